@@ -1,0 +1,279 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/skshohagmiah/bucketdb/replication/namespace"
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+// What a leader does on its own: it settles transactions that nobody drives,
+// reclaims garbage that no lease needs, has released chunks dropped, ends idle
+// sessions, compacts its log, and audits chunks that no entry names.
+
+const (
+	sweepEvery   = 10 * time.Second
+	compactEvery = time.Minute
+	reclaimBatch = 128
+	sessionIdle  = 24 * time.Hour
+)
+
+func (n *Node) background() {
+	for _, p := range n.parts {
+		n.goWork(func() { n.reclaimer(p) })
+	}
+	n.goWork(n.sweeper)
+	n.goWork(func() { n.logged("orphan audit", n.audit(n.ctx)) })
+	n.goWork(n.watchLog)
+}
+
+// logged reports a background failure; the next round tries again.
+func (n *Node) logged(what string, err error) {
+	if err != nil && n.ctx.Err() == nil {
+		n.log.Warn("background work failed and will be tried again", "work", what, "err", err)
+	}
+}
+
+// watchLog fails every partition when the log cannot be written any more.
+func (n *Node) watchLog() {
+	select {
+	case <-n.ctx.Done():
+	case <-n.wal.Failed():
+		n.log.Error("the write-ahead log failed: this node serves no longer; check the disk and restart it", "err", n.wal.Err())
+		for _, p := range n.parts {
+			p.group.Fail(n.wal.Err())
+		}
+	}
+}
+
+// sweeper settles what a crash left, at once after a start and now and then,
+// and keeps the log short.
+func (n *Node) sweeper() {
+	n.logged("transactions", n.sweep(time.Now()))
+	n.logged("staged contents", n.dropStaged())
+	sweep, compact := time.NewTicker(sweepEvery), time.NewTicker(compactEvery)
+	defer sweep.Stop()
+	defer compact.Stop()
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-sweep.C:
+			n.logged("transactions", n.sweep(time.Now().Add(-sweepEvery)))
+		case <-compact.C:
+			n.logged("sessions", n.endIdleSessions())
+			for _, p := range n.parts {
+				n.logged("log compaction", p.group.Compact())
+			}
+		}
+	}
+}
+
+// sweep settles transactions that began before a time and that this node does
+// not drive.
+func (n *Node) sweep(before time.Time) error {
+	var errs []error
+	for _, p := range n.parts {
+		var open []namespace.TxRef
+		v := p.machine.View()
+		open, err := v.Open(1000)
+		v.Close()
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		for _, ref := range open {
+			if n.live.get(ref.ID) != nil {
+				continue
+			}
+			ctx, cancel := n.detached()
+			errs = append(errs, n.sweepOne(ctx, ref, p.id, before))
+			cancel()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (n *Node) sweepOne(ctx context.Context, ref namespace.TxRef, at object.PartitionID, before time.Time) error {
+	var rec *namespace.Transaction
+	err := n.inView(ctx, at, func(v *namespace.View) (err error) {
+		rec, err = v.Tx(ref.ID)
+		return err
+	})
+	if err != nil || rec == nil || rec.Began > before.UnixNano() {
+		return err
+	}
+	return n.settle(ctx, ref, at)
+}
+
+// dropStaged gives up what earlier incarnations of this process staged.
+func (n *Node) dropStaged() error {
+	var errs []error
+	for _, p := range n.parts[1:] {
+		for {
+			var list []object.ContentID
+			v := p.machine.View()
+			list, err := v.StagedBefore(n.incarnation, 100)
+			v.Close()
+			errs = append(errs, err)
+			if err != nil || len(list) == 0 {
+				break
+			}
+			for _, c := range list {
+				if _, err := n.propose(n.ctx, p.id, &namespace.Command{Unstage: &namespace.Unstage{Content: c}}); err != nil {
+					return errors.Join(append(errs, err)...)
+				}
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (n *Node) endIdleSessions() error {
+	since := time.Now().Add(-sessionIdle).UnixNano()
+	for _, p := range n.parts {
+		v := p.machine.View()
+		list, err := v.IdleSessions(since, 100)
+		v.Close()
+		if err != nil {
+			return err
+		}
+		for _, s := range list {
+			if _, err := n.propose(n.ctx, p.id, &namespace.Command{EndSession: &namespace.EndSession{Session: s}}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// reclaimer works on a partition's garbage whenever there may be some.
+func (n *Node) reclaimer(p *partition) {
+	p.touch() // what was there before the start
+	first := time.NewTimer(time.Until(p.leases.start.Add(n.cfg.LeasePeriod)))
+	defer first.Stop()
+	select {
+	case <-n.ctx.Done():
+		return
+	case <-first.C:
+	}
+	retry := time.NewTimer(time.Hour)
+	defer retry.Stop()
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-p.dirty:
+		case <-retry.C:
+		}
+		left, err := n.reclaim(p)
+		if err == nil {
+			err = n.release(p)
+		}
+		n.logged("reclaiming", err)
+		if left || err != nil {
+			retry.Reset(n.cfg.LeasePeriod) // a hold that ran out says nothing
+		}
+	}
+}
+
+// reclaim proposes what no lease needs; left: something had to stay.
+func (n *Node) reclaim(p *partition) (left bool, err error) {
+	var at uint64
+	var ord uint8
+	for {
+		v := p.machine.View()
+		list, err := v.Garbage(at, ord, reclaimBatch)
+		v.Close()
+		if err != nil || len(list) == 0 {
+			return left, err
+		}
+		last := list[len(list)-1]
+		at, ord = last.At, last.Ord
+		if ord++; ord == 0 {
+			at++
+		}
+		cmd := &namespace.Reclaim{}
+		now := time.Now()
+		for _, g := range list {
+			if p.leases.free(g.Inode, g.At, now) {
+				cmd.Items = append(cmd.Items, g)
+			} else {
+				left = true
+			}
+		}
+		for done := len(cmd.Items) == 0; !done; {
+			r, err := n.do(n.ctx, p.id, &namespace.Command{Reclaim: cmd})
+			if err != nil {
+				return left, err
+			}
+			done = r.Done
+		}
+	}
+}
+
+// release has the files of released chunks dropped, then forgets them.
+func (n *Node) release(p *partition) error {
+	for {
+		v := p.machine.View()
+		ids, err := v.Released(reclaimBatch)
+		v.Close()
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+		if err := n.chunks.DeleteAll(n.ctx, ids); err != nil {
+			return err
+		}
+		if _, err := n.do(n.ctx, p.id, &namespace.Command{Released: &namespace.Released{Chunks: ids}}); err != nil {
+			return err
+		}
+	}
+}
+
+// audit looks for chunks on this node's disks that no entry names: a crash
+// came between the chunk and its commit. The owner first refuses the upload
+// for ever; only then may a chunk that it still does not know be dropped.
+func (n *Node) audit(ctx context.Context) error {
+	owners, err := n.chunks.Partitions()
+	if err != nil {
+		return err
+	}
+	for _, owner := range owners {
+		if int(owner) >= len(n.parts) {
+			n.log.Warn("chunks of a partition that this store does not have are left alone", "partition", owner)
+			continue
+		}
+		orphans := map[object.UploadID][]object.ChunkID{}
+		err := n.chunks.Each(ctx, owner, object.ChunkID{}, func(id object.ChunkID) error {
+			known, err := n.knows(ctx, id)
+			if err == nil && !known && !n.active.has(id.Upload) {
+				orphans[id.Upload] = append(orphans[id.Upload], id)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for upload, ids := range orphans {
+			if _, err := n.do(ctx, owner, &namespace.Command{Refuse: &namespace.RefuseUpload{Upload: upload}}); err != nil {
+				return err
+			}
+			if err := n.dropUnknown(ctx, ids); err != nil {
+				return err
+			}
+			n.log.Info("dropped chunks of an upload that was never committed", "upload", upload, "chunks", len(ids))
+		}
+	}
+	return nil
+}
+
+func (n *Node) knows(ctx context.Context, id object.ChunkID) (known bool, err error) {
+	err = n.inView(ctx, id.Owner, func(v *namespace.View) error {
+		live, releasing, err := v.Knows(id)
+		known = live || releasing
+		return err
+	})
+	return known, err
+}

@@ -1,0 +1,88 @@
+package replication
+
+import (
+	"context"
+	"time"
+
+	"github.com/skshohagmiah/bucketdb/replication/namespace"
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+// Buckets are the directories of the root directory, which lives in the
+// control group: making one is mkdir, deleting one is rmdir.
+
+// metaOwner is where a bucket's root directory keeps the bucket's owner.
+const metaOwner = "bucketdb-owner"
+
+// CreateBucket makes an empty bucket. KindBucketExists when the name is taken.
+func (n *Node) CreateBucket(ctx context.Context, name, owner string) (Bucket, error) {
+	ino, err := n.mkBucket(ctx, name, owner, NewNode{Mode: 0o755})
+	if err != nil {
+		return Bucket{}, object.WithOp(err, "create bucket", name, "")
+	}
+	return asBucket(name, ino), nil
+}
+
+func (n *Node) mkBucket(ctx context.Context, name, owner string, node NewNode) (*object.Inode, error) {
+	if err := checkBucketName(name); err != nil {
+		return nil, err
+	}
+	var ino *object.Inode
+	r, err := n.once(ctx, func() (r *namespace.Result, err error) {
+		rec := newInode(object.TypeDirectory, node)
+		rec.Parent = object.RootInode
+		rec.Meta = map[string]string{metaOwner: owner}
+		ino, err = n.makeDirNode(ctx, object.RootInode, name, rec, n.spread(), 0, true)
+		return nil, err
+	})
+	if object.IsKind(err, object.KindExists) {
+		return nil, object.Errorf(object.KindBucketExists, "the bucket %s exists", name)
+	}
+	if err == nil && ino == nil { // an earlier attempt's result
+		return n.lookupKept(ctx, r, object.RootInode, name)
+	}
+	return ino, err
+}
+
+func asBucket(name string, ino *object.Inode) Bucket {
+	return Bucket{Name: name, Root: ino.ID, Owner: ino.Meta[metaOwner], Created: time.Unix(0, ino.Btime)}
+}
+
+// DeleteBucket deletes an empty bucket. KindNotEmpty when it has entries.
+func (n *Node) DeleteBucket(ctx context.Context, name string) error {
+	err := n.Rmdir(ctx, object.RootInode, name)
+	if object.IsKind(err, object.KindNotFound) {
+		err = object.Errorf(object.KindBucketNotFound, "there is no bucket %s", name)
+	}
+	return object.WithOp(err, "delete bucket", name, "")
+}
+
+// Bucket describes one bucket.
+func (n *Node) Bucket(ctx context.Context, name string) (Bucket, error) {
+	ino, err := n.Lookup(ctx, object.RootInode, name)
+	if object.IsKind(err, object.KindNotFound) {
+		err = object.Errorf(object.KindBucketNotFound, "there is no bucket %s: create it first", name)
+	}
+	if err != nil {
+		return Bucket{}, object.WithOp(err, "bucket", name, "")
+	}
+	return asBucket(name, ino), nil
+}
+
+// Buckets lists all buckets in name order.
+func (n *Node) Buckets(ctx context.Context) ([]Bucket, error) {
+	var list []Bucket
+	for cursor := ""; ; {
+		entries, next, err := n.ReadDir(ctx, object.RootInode, cursor, MaxListLimit, true)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			list = append(list, asBucket(e.Name, e.Attr))
+		}
+		if next == "" {
+			return list, nil
+		}
+		cursor = next
+	}
+}

@@ -1,0 +1,45 @@
+package replication
+
+import (
+	"context"
+	"sync"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+// buffers hands out memory for bodies in flight, bounded in total: who wants
+// more waits. Every holder must be able to finish with what it has.
+type buffers struct {
+	chunk int64
+	sem   *semaphore.Weighted
+	pool  sync.Pool
+}
+
+func newBuffers(total, chunk int64) *buffers {
+	b := &buffers{chunk: chunk, sem: semaphore.NewWeighted(total)}
+	b.pool.New = func() any { s := make([]byte, chunk); return &s }
+	return b
+}
+
+// get waits for a buffer of one chunk; put gives it back.
+func (b *buffers) get(ctx context.Context) (*[]byte, error) {
+	if err := b.sem.Acquire(ctx, b.chunk); err != nil {
+		return nil, object.Errorf(object.KindOverload, "no memory for another body came free: try again (%w)", err)
+	}
+	return b.pool.Get().(*[]byte), nil
+}
+
+// try is get without waiting; nil when there is none.
+func (b *buffers) try() *[]byte {
+	if !b.sem.TryAcquire(b.chunk) {
+		return nil
+	}
+	return b.pool.Get().(*[]byte)
+}
+
+func (b *buffers) put(s *[]byte) {
+	b.pool.Put(s)
+	b.sem.Release(b.chunk)
+}

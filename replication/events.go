@@ -1,0 +1,152 @@
+package replication
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/skshohagmiah/bucketdb/replication/namespace"
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+// ringSize is how many events a node keeps for subscribers that lag.
+const ringSize = 1 << 14
+
+// hub keeps the last events of all partitions in one ring, in the order they
+// were applied on this node.
+type hub struct {
+	mu     sync.Mutex
+	ring   []Event // of the positions [next-len(ring), next), at position % ringSize
+	next   uint64
+	lost   map[object.PartitionID]uint64 // the highest index whose events are no longer here
+	wake   chan struct{}                 // closed and replaced when there is news
+	closed bool
+}
+
+func newHub() *hub {
+	return &hub{lost: map[object.PartitionID]uint64{}, wake: make(chan struct{})}
+}
+
+// start tells where a partition's stream begins.
+func (h *hub) start(p object.PartitionID, applied uint64) { h.lost[p] = applied }
+
+// publish adds the events of applied entries. It never blocks.
+func (h *hub) publish(p object.PartitionID, _ uint64, events []namespace.Event) {
+	if len(events) == 0 {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, e := range events {
+		h.add(asEvent(p, e))
+	}
+	close(h.wake)
+	h.wake = make(chan struct{})
+}
+
+func (h *hub) add(e Event) {
+	if len(h.ring) < ringSize {
+		h.ring = append(h.ring, e)
+	} else {
+		slot := &h.ring[h.next%ringSize]
+		h.lost[slot.Partition] = slot.Index
+		*slot = e
+	}
+	h.next++
+}
+
+func asEvent(p object.PartitionID, e namespace.Event) Event {
+	kind := EventInode
+	if e.Dir != 0 {
+		kind = EventEntry
+	}
+	return Event{Partition: p, Index: e.Index, Kind: kind, Dir: e.Dir, Name: e.Name, Inode: e.Inode, Version: e.Version, Time: e.Time}
+}
+
+func (h *hub) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.closed {
+		h.closed = true
+		close(h.wake)
+		h.wake = make(chan struct{})
+	}
+}
+
+// Subscription is an ordered stream of events. It is for one goroutine.
+type Subscription struct {
+	h     *hub
+	pos   uint64
+	since map[object.PartitionID]uint64
+	gaps  []Event
+}
+
+// Subscribe starts a stream of changes behind the given positions (partition →
+// index); of a partition that is not named, from now on. Where events behind a
+// position are lost already, an EventGap comes first.
+func (n *Node) Subscribe(since map[object.PartitionID]uint64) *Subscription {
+	h := n.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := &Subscription{h: h, pos: h.next, since: map[object.PartitionID]uint64{}}
+	for p, at := range since {
+		s.since[p] = at
+		if at < h.lost[p] {
+			s.gaps = append(s.gaps, Event{Partition: p, Index: h.lost[p], Kind: EventGap, Time: time.Now()})
+		}
+	}
+	if len(since) > 0 {
+		s.pos = h.next - uint64(len(h.ring))
+		for _, p := range n.parts {
+			if _, ok := since[p.id]; !ok {
+				s.since[p.id] = p.machine.Applied()
+			}
+		}
+	}
+	return s
+}
+
+// Next waits for the next events (at least one), until ctx ends. A subscriber
+// that lags behind what is kept gets an EventGap for every partition.
+func (s *Subscription) Next(ctx context.Context) ([]Event, error) {
+	for {
+		list, wake, closed := s.take()
+		if len(list) > 0 {
+			return list, nil
+		}
+		if closed {
+			return nil, object.Errorf(object.KindUnavailable, "the node is stopping")
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-wake:
+		}
+	}
+}
+
+// maxEvents bounds one answer of Next.
+const maxEvents = 1024
+
+func (s *Subscription) take() (list []Event, wake <-chan struct{}, closed bool) {
+	h := s.h
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	list, s.gaps = s.gaps, nil
+	if oldest := h.next - uint64(len(h.ring)); s.pos < oldest {
+		s.pos = oldest
+		for p, at := range h.lost {
+			list = append(list, Event{Partition: p, Index: at, Kind: EventGap, Time: time.Now()})
+		}
+	}
+	for ; s.pos < h.next && len(list) < maxEvents; s.pos++ {
+		e := h.ring[s.pos%ringSize]
+		if e.Index > s.since[e.Partition] {
+			list = append(list, e)
+		}
+	}
+	return list, h.wake, h.closed
+}
+
+// Close ends the stream.
+func (s *Subscription) Close() {}

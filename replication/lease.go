@@ -1,0 +1,114 @@
+package replication
+
+import (
+	"sync"
+	"time"
+
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+// leases are what keeps garbage of one partition alive at its leader: readers
+// that pinned a version of a file, and sessions that have a file open. They
+// are the leader's memory; a new leader reclaims nothing for one period, in
+// which everybody renews.
+type leases struct {
+	period time.Duration
+	start  time.Time
+
+	mu    sync.Mutex
+	pins  map[object.InodeID]map[uint64]int
+	holds map[object.InodeID]map[object.UploadID]time.Time
+}
+
+func newLeases(period time.Duration) *leases {
+	return &leases{period: period, start: time.Now(),
+		pins:  map[object.InodeID]map[uint64]int{},
+		holds: map[object.InodeID]map[object.UploadID]time.Time{}}
+}
+
+// pin keeps everything of a file that was retired after version at.
+func (l *leases) pin(ino object.InodeID, at uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.add(ino, at)
+}
+
+func (l *leases) add(ino object.InodeID, at uint64) {
+	m := l.pins[ino]
+	if m == nil {
+		m = map[uint64]int{}
+		l.pins[ino] = m
+	}
+	m[at]++
+}
+
+// move changes a pin from one version to another, without a moment in between.
+func (l *leases) move(ino object.InodeID, from, to uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.add(ino, to)
+	l.remove(ino, from)
+}
+
+// unpin ends a pin.
+func (l *leases) unpin(ino object.InodeID, at uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.remove(ino, at)
+}
+
+func (l *leases) remove(ino object.InodeID, at uint64) {
+	m := l.pins[ino]
+	if m[at]--; m[at] <= 0 {
+		delete(m, at)
+	}
+	if len(m) == 0 {
+		delete(l.pins, ino)
+	}
+}
+
+// hold keeps an inode for a session until it is released or not renewed for a period.
+func (l *leases) hold(ino object.InodeID, session object.UploadID, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m := l.holds[ino]
+	if m == nil {
+		m = map[object.UploadID]time.Time{}
+		l.holds[ino] = m
+	}
+	m[session] = now.Add(l.period)
+}
+
+func (l *leases) release(ino object.InodeID, session object.UploadID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m := l.holds[ino]
+	delete(m, session)
+	if len(m) == 0 {
+		delete(l.holds, ino)
+	}
+}
+
+// free reports whether what was retired from a file at an index may go.
+func (l *leases) free(ino object.InodeID, at uint64, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for s, until := range l.holds[ino] {
+		if now.After(until) {
+			delete(l.holds[ino], s)
+		}
+	}
+	if len(l.holds[ino]) > 0 {
+		return false
+	}
+	delete(l.holds, ino)
+	for pin := range l.pins[ino] {
+		if pin < at {
+			return false
+		}
+	}
+	return true
+}
+
+// open reports whether the first period is over.
+func (l *leases) open(now time.Time) bool { return now.Sub(l.start) >= l.period }

@@ -1,0 +1,353 @@
+package namespace
+
+import (
+	"encoding/binary"
+
+	"github.com/skshohagmiah/bucketdb/storage/meta"
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+// View reads one consistent state of a partition. Whether that state is recent
+// enough is the caller's business. Safe for one goroutine; Close it.
+type View struct {
+	snap *meta.Snapshot
+	part object.PartitionID
+}
+
+// View opens a view.
+func (m *Machine) View() *View {
+	return &View{snap: m.o.Store.View(), part: m.o.Partition}
+}
+
+// Close ends the view.
+func (v *View) Close() { v.snap.Close() }
+
+func (v *View) load(key []byte, into any) (bool, error) {
+	b, ok, err := v.snap.Get(key)
+	if err != nil || !ok {
+		return false, err
+	}
+	if err := codec.dec.Unmarshal(b, into); err != nil {
+		return false, object.Errorf(object.KindCorrupt, "metadata record %x cannot be read: %w", key, err)
+	}
+	return true, nil
+}
+
+// Inode is the record of a local inode; KindStale when there is none.
+func (v *View) Inode(id object.InodeID) (*object.Inode, error) {
+	var r inodeRec
+	ok, err := v.load(inodeKey(id), &r)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, object.Errorf(object.KindStale, "inode %s is gone", id)
+	}
+	return &r.I, nil
+}
+
+// Entry is what a name leads to.
+type Entry struct {
+	object.Dentry
+	Tx *TxRef // it is being moved away
+}
+
+// Lookup finds a name as a file and as a directory; either may be nil. A
+// directory that is gone is KindStale.
+func (v *View) Lookup(dir object.InodeID, name string) (file, sub *Entry, err error) {
+	for i, stored := range []string{name, name + "/"} {
+		var r dentryRec
+		ok, err := v.load(dentryKey(dir, stored), &r)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !ok {
+			continue
+		}
+		e := &Entry{Dentry: object.Dentry{Name: name, Inode: r.Inode, Type: r.Type}, Tx: r.Tx}
+		if i == 0 {
+			file = e
+		} else {
+			sub = e
+		}
+	}
+	if file == nil && sub == nil {
+		if ok, err := v.has(inodeKey(dir)); err != nil || !ok {
+			if err == nil {
+				err = object.Errorf(object.KindStale, "the directory is gone")
+			}
+			return nil, nil, err
+		}
+	}
+	return file, sub, nil
+}
+
+func (v *View) has(key []byte) (bool, error) {
+	_, ok, err := v.snap.Get(key)
+	return ok, err
+}
+
+// ReadDir calls fn for the entries of a directory whose stored names ("sub/"
+// for a directory) are >= from, in order, until it returns false. The inode is
+// given where it is local and plus is set.
+// shadow leaves out a file that stands beside a directory of its name.
+func (v *View) ReadDir(dir object.InodeID, from string, plus, shadow bool, fn func(stored string, e object.DirEntry) bool) error {
+	prefix := dirPrefix(dir)
+	var inner error
+	err := v.snap.Ascend(dentryKey(dir, from), after(prefix), func(k, b []byte) (bool, error) {
+		var r dentryRec
+		if err := codec.dec.Unmarshal(b, &r); err != nil {
+			return false, object.Errorf(object.KindCorrupt, "directory entry %x cannot be read: %w", k, err)
+		}
+		stored := string(k[len(prefix):])
+		name, isDir := plainName(stored)
+		if r.Type != object.TypeDirectory || !isDir {
+			name = stored
+		}
+		if shadow && r.Type != object.TypeDirectory {
+			if hidden, err := v.has(dentryKey(dir, stored+"/")); err != nil || hidden {
+				return err == nil, err
+			}
+		}
+		e := object.DirEntry{Dentry: object.Dentry{Name: name, Inode: r.Inode, Type: r.Type}}
+		if plus && r.Inode.Partition() == v.part {
+			if e.Attr, inner = v.Inode(r.Inode); inner != nil {
+				return false, inner
+			}
+		}
+		return fn(stored, e), nil
+	})
+	return err
+}
+
+// Inline is the content of a file that is kept inside the metadata; it may be
+// shorter than the file, the rest being zeros.
+func (v *View) Inline(id object.InodeID) ([]byte, error) {
+	b, _, err := v.snap.Get(inlineKey(id))
+	return append([]byte(nil), b...), err
+}
+
+// Extents are the extents of a content that touch [from, to) as they were at
+// pin (the Change of the inode when it was opened), in order; at most limit,
+// and then next (the offset to go on from) is >= 0.
+func (v *View) Extents(c object.ContentID, pin uint64, from, to int64, limit int) (list []object.Extent, next int64, err error) {
+	next = -1
+	add := func(e object.Extent) {
+		if e.Born <= pin && e.End() > from && e.Offset < to {
+			list = append(list, e)
+		}
+	}
+	read := func(b []byte) (e object.Extent, err error) {
+		if err = codec.dec.Unmarshal(b, &e); err != nil {
+			err = object.Errorf(object.KindCorrupt, "an extent record cannot be read: %w", err)
+		}
+		return e, err
+	}
+	if from > 0 {
+		err = v.snap.Descend(extentKey(c, 0), extentKey(c, from), func(_, b []byte) (bool, error) {
+			e, err := read(b)
+			add(e)
+			return false, err
+		})
+		if err != nil {
+			return nil, -1, err
+		}
+	}
+	err = v.snap.Ascend(extentKey(c, from), extentKey(c, to), func(_, b []byte) (bool, error) {
+		e, err := read(b)
+		if err != nil {
+			return false, err
+		}
+		if len(list) >= limit {
+			next, to = e.Offset, e.Offset
+			return false, nil
+		}
+		add(e)
+		return true, nil
+	})
+	if err != nil {
+		return nil, -1, err
+	}
+	// What was retired after the pin still stood then.
+	p := retiredPrefix(c)
+	err = v.snap.Ascend(be64(p, pin+1), after(p), func(_, b []byte) (bool, error) {
+		e, err := read(b)
+		add(e)
+		return true, err
+	})
+	if err != nil {
+		return nil, -1, err
+	}
+	sortExtents(list)
+	return list, next, nil
+}
+
+// Tx is a participant's record of a transaction (nil: finished) and the
+// partition's watermark.
+func (v *View) Tx(id TxID) (rec *Transaction, err error) {
+	var r txRec
+	ok, err := v.load(txKey(keyTx, id), &r)
+	if err != nil || !ok {
+		return nil, err
+	}
+	t := &Transaction{Ref: r.Ref, Others: r.Others, Debt: r.Debt, Owed: r.Owed, Began: r.Began}
+	t.Mark, err = v.mark()
+	return t, err
+}
+
+// Transaction is what a settler needs to know of a transaction.
+type Transaction struct {
+	Ref    TxRef
+	Others []object.PartitionID
+	Debt   bool
+	Owed   *Decide
+	Mark   uint64
+	Began  int64
+}
+
+func (v *View) mark() (low uint64, err error) {
+	start := binary.BigEndian.AppendUint16([]byte{keyTx}, uint16(v.part))
+	err = v.snap.Ascend(start, after(start), func(k, _ []byte) (bool, error) {
+		low = binary.BigEndian.Uint64(k[len(k)-8:])
+		return false, nil
+	})
+	return low, err
+}
+
+// Open lists up to limit transactions that this partition has a record of.
+func (v *View) Open(limit int) (list []TxRef, err error) {
+	err = v.snap.Ascend([]byte{keyTx}, []byte{keyTx + 1}, func(_, b []byte) (bool, error) {
+		var r txRec
+		if err := codec.dec.Unmarshal(b, &r); err != nil {
+			return false, err
+		}
+		list = append(list, r.Ref)
+		return len(list) < limit, nil
+	})
+	return list, err
+}
+
+// Garbage is a piece of garbage, named by where it stands.
+type Garbage struct {
+	At    uint64         `cbor:"1,keyasint"`
+	Ord   uint8          `cbor:"2,keyasint"`
+	Inode object.InodeID `cbor:"-"` // leases on it keep the garbage
+}
+
+// Garbage lists up to limit pieces from (at, ord) on, oldest first.
+func (v *View) Garbage(at uint64, ord uint8, limit int) (list []Garbage, err error) {
+	err = v.snap.Ascend(garbageKey(at, ord), []byte{keyGarbage + 1}, func(k, b []byte) (bool, error) {
+		var g garbageRec
+		if err := codec.dec.Unmarshal(b, &g); err != nil {
+			return false, err
+		}
+		list = append(list, Garbage{At: binary.BigEndian.Uint64(k[1:9]), Ord: k[9], Inode: g.Inode})
+		return len(list) < limit, nil
+	})
+	return list, err
+}
+
+// Released lists up to limit chunks whose files the holders are to drop.
+func (v *View) Released(limit int) (list []object.ChunkID, err error) {
+	err = v.snap.Ascend([]byte{keyRelease}, []byte{keyRelease + 1}, func(k, _ []byte) (bool, error) {
+		id := object.ChunkID{Owner: v.part, Ordinal: binary.BigEndian.Uint32(k[17:])}
+		copy(id.Upload[:], k[1:17])
+		list = append(list, id)
+		return len(list) < limit, nil
+	})
+	return list, err
+}
+
+// Knows reports whether the partition has a chunk on record: as live, or as
+// one whose files are being dropped.
+func (v *View) Knows(id object.ChunkID) (live, releasing bool, err error) {
+	if live, err = v.has(chunkTail(keyChunk, id)); err != nil {
+		return false, false, err
+	}
+	releasing, err = v.has(chunkTail(keyRelease, id))
+	return live, releasing, err
+}
+
+// StagedBefore lists staged contents whose owner is not the given incarnation.
+func (v *View) StagedBefore(owner object.UploadID, limit int) (list []object.ContentID, err error) {
+	err = v.snap.Ascend([]byte{keyStaged}, []byte{keyStaged + 1}, func(k, b []byte) (bool, error) {
+		var r stagedRec
+		if err := codec.dec.Unmarshal(b, &r); err != nil {
+			return false, err
+		}
+		if r.Owner != owner {
+			list = append(list, object.ContentID(k[1:17]))
+		}
+		return len(list) < limit, nil
+	})
+	return list, err
+}
+
+// Upload is a multipart upload.
+func (v *View) Upload(id object.UploadID) (*UploadRec, error) {
+	var r UploadRec
+	ok, err := v.load(uploadKey(id), &r)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, object.Errorf(object.KindNotFound, "no such multipart upload: it was completed or aborted")
+	}
+	return &r, nil
+}
+
+// Uploads calls fn for every multipart upload.
+func (v *View) Uploads(fn func(id object.UploadID, r UploadRec) bool) error {
+	return v.snap.Ascend([]byte{keyUpload}, []byte{keyUpload + 1}, func(k, b []byte) (bool, error) {
+		var r UploadRec
+		if err := codec.dec.Unmarshal(b, &r); err != nil {
+			return false, err
+		}
+		return fn(object.UploadID(k[1:17]), r), nil
+	})
+}
+
+// Parts lists up to limit parts behind a number, in order.
+func (v *View) Parts(id object.UploadID, behind, limit int) (list []PartRec, err error) {
+	prefix := append([]byte{keyPart}, id[:]...)
+	err = v.snap.Ascend(partKey(id, behind+1), after(prefix), func(_, b []byte) (bool, error) {
+		var p PartRec
+		if err := codec.dec.Unmarshal(b, &p); err != nil {
+			return false, err
+		}
+		list = append(list, p)
+		return len(list) < limit, nil
+	})
+	return list, err
+}
+
+// Result is the kept result of a token, or nil.
+func (v *View) Result(t Token) (*Result, error) {
+	var r Result
+	ok, err := v.load(resultKey(t.Session, t.Seq), &r)
+	if err != nil || !ok {
+		return nil, err
+	}
+	return &r, nil
+}
+
+// IdleSessions lists up to limit sessions not seen since a time (ns).
+func (v *View) IdleSessions(since int64, limit int) (list []object.UploadID, err error) {
+	err = v.snap.Ascend([]byte{keySession}, []byte{keySession + 1}, func(k, b []byte) (bool, error) {
+		var r sessionRec
+		if err := codec.dec.Unmarshal(b, &r); err != nil {
+			return false, err
+		}
+		if r.Seen < since {
+			list = append(list, object.UploadID(k[1:17]))
+		}
+		return len(list) < limit, nil
+	})
+	return list, err
+}
+
+// Rename is the control group's rename record.
+func (v *View) Rename() (r DirRename, err error) {
+	_, err = v.load([]byte{keyRename}, &r)
+	return r, err
+}

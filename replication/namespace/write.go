@@ -1,0 +1,281 @@
+package namespace
+
+import (
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+// file is a regular file that takes changes of its content; else why not.
+func (s *state) file(id object.InodeID) (*inodeRec, *Result) {
+	r := s.inode(id)
+	switch {
+	case r == nil:
+		return nil, failf(object.KindStale, "the file is gone")
+	case r.I.IsDir():
+		return nil, failf(object.KindIsDirectory, "it is a directory")
+	case r.I.Type != object.TypeRegular:
+		return nil, failf(object.KindInvalid, "it is no regular file")
+	case r.Hold != nil:
+		return nil, meet(r.Hold)
+	}
+	return r, nil
+}
+
+// splice changes bytes of a file in place.
+func (s *state) splice(c *Splice) *Result {
+	r, bad := s.file(c.Inode)
+	if bad != nil {
+		return bad
+	}
+	if bad := checkCond(&c.Cond, &r.I); bad != nil {
+		return bad
+	}
+	off := c.Offset
+	if c.Append {
+		off = r.I.Size
+	}
+	end := off + c.Length
+	switch {
+	case off < 0 || c.Length < 0 || end < off || end > object.MaxFileSize:
+		return failf(object.KindInvalid, "no file reaches to that offset")
+	case c.Data != nil && int64(len(c.Data)) != c.Length, len(c.Data) > object.MaxInline, len(c.Extents) > MaxExtents:
+		return failf(object.KindInvalid, "the content of the entry does not fit its length")
+	}
+	if bad := s.checkExtents(c.Extents, c.Existing); bad != nil {
+		return bad
+	}
+	if !s.spliceInline(r, c, off, end) {
+		if bad := s.spliceExtents(r, c, off, end); bad != nil {
+			return bad
+		}
+	}
+	if c.Truncate || (c.Grow && end > r.I.Size) {
+		r.I.Size = end
+	}
+	s.written(r)
+	if c.Attr != nil {
+		s.applyAttr(r, c.Attr)
+	}
+	s.changed(r)
+	return &Result{Inode: &r.I, Offset: off}
+}
+
+// written stamps a file whose content this entry changes.
+func (s *state) written(r *inodeRec) {
+	r.I.Version, r.I.Mtime = s.index, s.now
+	r.I.ETagValue, r.I.SHA256 = "", nil
+}
+
+// spliceInline serves files whose content is, and stays, inside the metadata.
+// A pinned reader holds those bytes itself, so nothing is retired.
+func (s *state) spliceInline(r *inodeRec, c *Splice, off, end int64) bool {
+	if !r.I.Content.IsZero() || len(c.Extents) > 0 {
+		return false
+	}
+	if len(c.Data) > 0 && end > object.MaxInline {
+		return false
+	}
+	old, _ := s.loadRaw(inlineKey(r.I.ID))
+	buf := append([]byte(nil), old...)
+	if c.Data != nil {
+		if grow := end - int64(len(buf)); grow > 0 {
+			buf = append(buf, make([]byte, grow)...)
+		}
+		copy(buf[off:], c.Data)
+	} else if off < int64(len(buf)) {
+		clear(buf[off:min(end, int64(len(buf)))])
+	}
+	if c.Truncate && int64(len(buf)) > end {
+		buf = buf[:end]
+	}
+	s.setInline(r, buf)
+	return true
+}
+
+func (s *state) setInline(r *inodeRec, b []byte) {
+	r.I.Inline, r.I.Blocks = len(b) > 0, int64(len(b))
+	if r.I.Inline {
+		s.storeRaw(inlineKey(r.I.ID), b)
+	} else {
+		s.drop(inlineKey(r.I.ID))
+	}
+}
+
+func (s *state) spliceExtents(r *inodeRec, c *Splice, off, end int64) *Result {
+	if r.I.Content.IsZero() {
+		if c.Content.IsZero() {
+			return failf(object.KindInvalid, "a write without a content id")
+		}
+		s.outgrow(r, c.Content)
+	}
+	content, to := r.I.Content, end
+	if c.Truncate {
+		to = object.MaxFileSize
+	}
+	if c.Truncate && off == 0 && c.Length == 0 {
+		s.trashed(garbageRec{Inode: r.I.ID, Content: content, What: garbageContent})
+		r.I.Content, r.I.Blocks = object.ContentID{}, 0
+		return nil
+	}
+	list := s.overlapping(content, off, to, maxReplaced+1)
+	if len(list) > maxReplaced {
+		return failf(object.KindTooLarge, "the range is scattered over more than %d extents: change a smaller one", maxReplaced)
+	}
+	if len(list) > 0 {
+		r.I.Blocks -= s.cut(content, list, off, to)
+		s.trashed(garbageRec{Inode: r.I.ID, Content: content, What: garbageSplice})
+	}
+	if len(c.Data) > 0 {
+		r.I.Blocks += s.addExtents(content, []object.Extent{{Length: c.Length, Data: c.Data}}, off, false)
+	}
+	r.I.Blocks += s.addExtents(content, c.Extents, off, true)
+	return nil
+}
+
+// outgrow moves inline bytes into an extent of a content of the file's own.
+func (s *state) outgrow(r *inodeRec, id object.ContentID) {
+	old, _ := s.loadRaw(inlineKey(r.I.ID))
+	old = append([]byte(nil), old...)
+	r.I.Content, r.I.Inline, r.I.Blocks = id, false, 0
+	s.drop(inlineKey(r.I.ID))
+	if len(old) > 0 {
+		r.I.Blocks = s.addExtents(id, []object.Extent{{Length: int64(len(old)), Data: old}}, 0, false)
+	}
+}
+
+// resize cuts or extends a file.
+func (s *state) resize(r *inodeRec, size int64) *Result {
+	if size < 0 || size > object.MaxFileSize {
+		return failf(object.KindInvalid, "no file has %d bytes", size)
+	}
+	c := &Splice{Inode: r.I.ID, Truncate: true}
+	if size < r.I.Size && !s.spliceInline(r, c, size, size) {
+		if bad := s.spliceExtents(r, c, size, size); bad != nil {
+			return bad
+		}
+	}
+	r.I.Size = size
+	s.written(r)
+	return nil
+}
+
+// compact replaces extents by others that hold the same bytes. The content's
+// version stays; Change rises, which is what readers pin.
+func (s *state) compact(c *CompactExtents) *Result {
+	r, bad := s.file(c.Inode)
+	if bad != nil {
+		return bad
+	}
+	if r.I.Version != c.Version || r.I.Content.IsZero() {
+		return failf(object.KindPrecondition, "the content was changed meanwhile")
+	}
+	if bad := s.checkExtents(c.Extents, false); bad != nil {
+		return bad
+	}
+	list := s.overlapping(r.I.Content, c.Offset, c.Offset+c.Length, maxReplaced+1)
+	if len(list) > maxReplaced {
+		return failf(object.KindTooLarge, "too many extents to compact at once")
+	}
+	r.I.Blocks -= s.cut(r.I.Content, list, c.Offset, c.Offset+c.Length)
+	s.trashed(garbageRec{Inode: r.I.ID, Content: r.I.Content, What: garbageSplice})
+	r.I.Blocks += s.addExtents(r.I.Content, c.Extents, c.Offset, false)
+	r.I.Change = s.index
+	s.storeInode(r)
+	return &Result{Inode: &r.I}
+}
+
+func (s *state) setAttr(c *SetAttr) *Result {
+	r := s.inode(c.Inode)
+	if r == nil {
+		return failf(object.KindStale, "the file is gone")
+	}
+	if !c.Cond.Empty() {
+		if r.Hold != nil {
+			return meet(r.Hold)
+		}
+		was := &r.I
+		if c.Explicit && r.I.Implicit {
+			was = nil // as an object, an implicit directory does not exist
+		}
+		if bad := checkCond(&c.Cond, was); bad != nil {
+			return bad
+		}
+	}
+	if c.Explicit && r.Dead != nil {
+		return meet(r.Dead)
+	}
+	if c.Size != nil {
+		if _, bad := s.file(c.Inode); bad != nil {
+			return bad
+		}
+		if bad := s.resize(r, *c.Size); bad != nil {
+			return bad
+		}
+	}
+	s.applyAttr(r, c)
+	s.changed(r)
+	return &Result{Inode: &r.I}
+}
+
+// applyAttr sets everything but the size.
+func (s *state) applyAttr(r *inodeRec, c *SetAttr) {
+	set := func(dst, src *uint32) {
+		if src != nil {
+			*dst = *src
+		}
+	}
+	set(&r.I.Mode, c.Mode)
+	set(&r.I.UID, c.UID)
+	set(&r.I.GID, c.GID)
+	r.I.Mode &= 0o7777
+	if c.Atime != nil {
+		r.I.Atime = *c.Atime
+	}
+	if c.Mtime != nil {
+		r.I.Mtime = *c.Mtime
+	}
+	if c.ContentType != nil {
+		r.I.ContentType = *c.ContentType
+	}
+	if c.SetMeta {
+		r.I.Meta = c.Meta
+	}
+	if c.Parent != 0 {
+		r.I.Parent = c.Parent
+	}
+	if c.Parent != 0 || c.Explicit {
+		r.I.Implicit = false
+	}
+	if c.Unmark {
+		r.I.Implicit = true
+	}
+}
+
+func (s *state) setXattr(c *SetXattr) *Result {
+	r := s.inode(c.Inode)
+	if r == nil {
+		return failf(object.KindStale, "the file is gone")
+	}
+	_, has := r.I.Xattrs[c.Name]
+	switch {
+	case c.Create && has:
+		return failf(object.KindExists, "the attribute %q exists", c.Name)
+	case (c.Replace || c.Remove) && !has:
+		return failf(object.KindNoAttr, "there is no attribute %q", c.Name)
+	case c.Remove:
+		delete(r.I.Xattrs, c.Name)
+	default:
+		total := len(c.Name) + len(c.Value)
+		for k, v := range r.I.Xattrs {
+			total += len(k) + len(v)
+		}
+		if total > object.MaxXattrTotal || len(c.Value) > object.MaxXattrValue {
+			return failf(object.KindNoSpace, "the extended attributes of one file hold at most %d bytes", object.MaxXattrTotal)
+		}
+		if r.I.Xattrs == nil {
+			r.I.Xattrs = map[string][]byte{}
+		}
+		r.I.Xattrs[c.Name] = c.Value
+	}
+	s.changed(r)
+	return &Result{Inode: &r.I}
+}

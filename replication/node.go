@@ -1,0 +1,273 @@
+package replication
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/skshohagmiah/bucketdb/replication/group"
+	"github.com/skshohagmiah/bucketdb/replication/namespace"
+	"github.com/skshohagmiah/bucketdb/replication/wal"
+	"github.com/skshohagmiah/bucketdb/storage/chunk"
+	"github.com/skshohagmiah/bucketdb/storage/meta"
+	"github.com/skshohagmiah/bucketdb/storage/object"
+	"github.com/skshohagmiah/bucketdb/storage/vfs"
+)
+
+// Defaults of a Config.
+const (
+	DefaultPartitions    = 64
+	DefaultChunkSize     = 4 << 20
+	DefaultMaxObjectSize = 5 << 30
+	DefaultLeasePeriod   = 30 * time.Second
+	DefaultBufferMemory  = 96 << 20
+)
+
+// Config of a Node. Zero fields take the defaults.
+type Config struct {
+	NodeID        string   // default "node1"
+	MetadataPath  string   // Badger, the WAL, secrets
+	StoragePaths  []string // one directory a disk, for chunks
+	Partitions    int      // data partitions; fixed when the store is made
+	ChunkSize     int64    // bytes
+	MaxObjectSize int64    // bytes of one body
+	Compression   string   // "none", "snappy", "zstd"
+	// LeasePeriod is how long what a reader or an open file needs is kept
+	// without a sign of life, and how long a new leader reclaims nothing.
+	LeasePeriod time.Duration
+	// BufferMemory bounds the memory of bodies in flight, in bytes.
+	BufferMemory int64
+	FS           vfs.FS // default vfs.OS()
+	Logger       *slog.Logger
+}
+
+func (c *Config) complete() error {
+	def := func(v *int64, d int64) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&c.ChunkSize, DefaultChunkSize)
+	def(&c.MaxObjectSize, DefaultMaxObjectSize)
+	def(&c.BufferMemory, DefaultBufferMemory)
+	if c.Partitions == 0 {
+		c.Partitions = DefaultPartitions
+	}
+	if c.NodeID == "" {
+		c.NodeID = "node1"
+	}
+	if c.LeasePeriod == 0 {
+		c.LeasePeriod = DefaultLeasePeriod
+	}
+	if c.FS == nil {
+		c.FS = vfs.OS()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	switch {
+	case c.MetadataPath == "":
+		return object.Errorf(object.KindInvalid, "MetadataPath is empty: give a directory for the metadata")
+	case len(c.StoragePaths) == 0:
+		return object.Errorf(object.KindInvalid, "StoragePaths is empty: give at least one directory for the data")
+	case c.Partitions < 1 || c.Partitions >= object.MaxPartitions:
+		return object.Errorf(object.KindInvalid, "Partitions is %d: give 1 to %d", c.Partitions, object.MaxPartitions-1)
+	case c.ChunkSize < 64<<10 || c.ChunkSize > 64<<20:
+		return object.Errorf(object.KindInvalid, "ChunkSize is %d: give 64 KiB to 64 MiB", c.ChunkSize)
+	case c.BufferMemory < 2*c.ChunkSize:
+		return object.Errorf(object.KindInvalid, "BufferMemory is %d: give at least two chunks (%d)", c.BufferMemory, 2*c.ChunkSize)
+	}
+	return nil
+}
+
+// Node is one storage node. It is safe for concurrent use.
+type Node struct {
+	cfg         Config
+	log         *slog.Logger
+	started     time.Time
+	incarnation object.UploadID // of this process: owns what it stages
+
+	wal    *wal.Log
+	meta   *meta.DB
+	chunks *chunk.Store
+	parts  []*partition // by PartitionID; 0 is the control group
+	hub    *hub
+	bufs   *buffers
+
+	locks []io.Closer // of the storage paths
+
+	live   liveTxs
+	active activeUploads
+	rename sync.Mutex // one directory rename at a time from this node
+
+	ctx     context.Context // ends when the node closes
+	cancel  context.CancelFunc
+	work    sync.WaitGroup
+	closing atomic.Bool
+	ready   atomic.Bool
+}
+
+// partition is one Raft group on this node.
+type partition struct {
+	id      object.PartitionID
+	group   *group.Group
+	machine *namespace.Machine
+	leases  *leases
+	dirty   chan struct{} // there may be garbage
+}
+
+// Open starts a node on its directories, making what is missing, and returns
+// when every partition answers. It fails with KindBusy when another process
+// uses the directories and with KindVersion when a newer BucketDB wrote them.
+func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	n := &Node{cfg: cfg, log: cfg.Logger, started: time.Now(), incarnation: newUploadID()}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	defer func() {
+		if err != nil {
+			n.shutdown()
+		}
+	}()
+	if err := n.openStores(); err != nil {
+		return nil, err
+	}
+	if err := n.openPartitions(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := n.do(ctx, object.Control, &namespace.Command{Init: &namespace.Init{}}); err != nil {
+		return nil, err
+	}
+	n.background()
+	n.ready.Store(true)
+	return n, nil
+}
+
+func (n *Node) openStores() (err error) {
+	compression, err := chunk.ParseCompression(n.cfg.Compression)
+	if err != nil {
+		return err
+	}
+	if n.meta, err = meta.Open(meta.Options{FS: n.cfg.FS, Dir: filepath.Join(n.cfg.MetadataPath, "badger"), Logger: n.log}); err != nil {
+		return err
+	}
+	if err := n.checkLayout(); err != nil {
+		return err
+	}
+	if n.wal, err = wal.Open(wal.Options{FS: n.cfg.FS, Dir: filepath.Join(n.cfg.MetadataPath, "wal"), Logger: n.log}); err != nil {
+		return err
+	}
+	n.chunks, err = chunk.Open(chunk.Options{FS: n.cfg.FS, Dirs: n.cfg.StoragePaths, Compression: compression, Logger: n.log})
+	return err
+}
+
+func (n *Node) openPartitions(ctx context.Context) error {
+	n.hub = newHub()
+	n.bufs = newBuffers(n.cfg.BufferMemory, n.cfg.ChunkSize)
+	n.live.done = map[namespace.TxID]chan struct{}{}
+	n.active.uploads = map[object.UploadID]bool{}
+	keys, bytes := n.meta.MaxTxn()
+	for id := object.PartitionID(0); int(id) <= n.cfg.Partitions; id++ {
+		p := &partition{id: id, leases: newLeases(n.cfg.LeasePeriod), dirty: make(chan struct{}, 1)}
+		store := n.meta.Partition(id)
+		n.hub.start(id, store.Applied())
+		p.machine = namespace.New(namespace.Options{Partition: id, Store: store, MaxKeys: keys, MaxBytes: bytes, Logger: n.log,
+			OnApply: func(index uint64, events []namespace.Event) {
+				n.hub.publish(id, index, events)
+				if len(events) > 0 {
+					p.touch()
+				}
+			}})
+		g, err := group.Open(group.Config{ID: id, Node: n.cfg.NodeID, Log: n.wal.Group(id), Machine: p.machine, Bootstrap: true, Logger: n.log})
+		if err != nil {
+			return err
+		}
+		p.group = g
+		n.parts = append(n.parts, p)
+	}
+	for _, p := range n.parts {
+		if err := p.group.WaitReady(ctx); err != nil {
+			return object.Errorf(object.KindUnavailable, "partition %d did not become ready: %w", p.id, err)
+		}
+	}
+	return nil
+}
+
+func (p *partition) touch() {
+	select {
+	case p.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// Ready is nil when the node serves requests.
+func (n *Node) Ready() error {
+	if !n.ready.Load() || n.closing.Load() {
+		return object.Errorf(object.KindUnavailable, "the node is starting or stopping: try again")
+	}
+	return nil
+}
+
+// Close stops the node cleanly. Requests under way should have ended.
+func (n *Node) Close() error {
+	if n.closing.Swap(true) {
+		return nil
+	}
+	return n.shutdown()
+}
+
+func (n *Node) shutdown() error {
+	n.cancel()
+	n.work.Wait()
+	var errs []error
+	if n.hub != nil {
+		n.hub.close()
+	}
+	for _, p := range n.parts {
+		errs = append(errs, p.group.Close())
+	}
+	// The metadata first: it marks itself clean only when everything is in its
+	// tables, and the WAL must still have what is not.
+	if n.chunks != nil {
+		errs = append(errs, n.chunks.Close())
+	}
+	if n.meta != nil {
+		errs = append(errs, n.meta.Close())
+	}
+	if n.wal != nil {
+		errs = append(errs, n.wal.Close())
+	}
+	for _, l := range n.locks {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func newUploadID() (u object.UploadID) {
+	rand.Read(u[:]) // never fails (crypto/rand)
+	return u
+}
+
+func newContentID() object.ContentID { return object.ContentID(newUploadID()) }
+
+// partition returns the group that p names, or an error for an id that no
+// partition of this store has (an inode number that was made up).
+func (n *Node) partition(p object.PartitionID) (*partition, error) {
+	if int(p) >= len(n.parts) {
+		return nil, object.Errorf(object.KindStale, "there is no partition %d", p)
+	}
+	return n.parts[p], nil
+}
+
+// spread picks a partition for a new directory.
+func (n *Node) spread() object.PartitionID {
+	u := newUploadID()
+	return object.PartitionID(1 + (int(u[0])<<8|int(u[1]))%n.cfg.Partitions)
+}

@@ -1,0 +1,177 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/skshohagmiah/bucketdb/replication/namespace"
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+// errAgain asks the caller to resolve its path anew and try again.
+var errAgain = errors.New("resolve again")
+
+// again is an errAgain that says why.
+type again struct{ why error }
+
+func (a again) Error() string        { return a.why.Error() }
+func (a again) Unwrap() error        { return a.why }
+func (a again) Is(target error) bool { return target == errAgain }
+
+// stepTimeout bounds each step of a transaction that goes on without its caller.
+const stepTimeout = 30 * time.Second
+
+// propose applies one command; the result's own error is not looked at.
+func (n *Node) propose(ctx context.Context, id object.PartitionID, cmd *namespace.Command) (*namespace.Result, error) {
+	p, err := n.partition(id)
+	if err != nil {
+		return nil, err
+	}
+	cmd.Now = time.Now().UnixNano()
+	data, err := cmd.Encode()
+	if err != nil {
+		return nil, err
+	}
+	r, err := p.group.Propose(ctx, data)
+	if err != nil {
+		return nil, err
+	}
+	return r.(*namespace.Result), nil
+}
+
+// do applies a command, waits out or settles what is in its way, and drives
+// what it began. errAgain means: resolve anew. A result comes with most errors.
+func (n *Node) do(ctx context.Context, id object.PartitionID, cmd *namespace.Command) (*namespace.Result, error) {
+	return n.doFor(ctx, id, cmd, nil)
+}
+
+// doFor is do on behalf of a transaction (mine), which gives way to an older one.
+func (n *Node) doFor(ctx context.Context, id object.PartitionID, cmd *namespace.Command, mine *namespace.TxID) (*namespace.Result, error) {
+	for attempt := 0; ; attempt++ {
+		r, err := n.propose(ctx, id, cmd)
+		switch {
+		case err != nil:
+			return nil, err
+		case r.Meet != nil:
+			if err := n.meet(ctx, *r.Meet, id, attempt, mine); err != nil {
+				return r, err
+			}
+		case r.Again:
+			return r, again{r.Err()}
+		default:
+			n.drive(r.Drive)
+			return r, r.Err()
+		}
+	}
+}
+
+// retry runs op until it ends with something else than errAgain.
+func (n *Node) retry(ctx context.Context, op func() error) error {
+	for attempt := 0; ; attempt++ {
+		err := op()
+		if !errors.Is(err, errAgain) {
+			return err
+		}
+		if attempt >= 100 {
+			return object.Errorf(object.KindConflict, "too many concurrent changes of the same names: try again (%w)", errors.Unwrap(err))
+		}
+		if err := pause(ctx, attempt); err != nil {
+			return err
+		}
+	}
+}
+
+// pause waits a moment that grows with the attempts, with jitter.
+func pause(ctx context.Context, attempt int) error {
+	d := time.Millisecond << min(attempt, 6)
+	t := time.NewTimer(d/2 + rand.N(d))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// view opens a linearizable view of a partition. Close it.
+func (n *Node) view(ctx context.Context, id object.PartitionID) (*namespace.View, error) {
+	p, err := n.partition(id)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.group.Read(ctx); err != nil {
+		return nil, err
+	}
+	return p.machine.View(), nil
+}
+
+// inView runs fn on a linearizable view of a partition.
+func (n *Node) inView(ctx context.Context, id object.PartitionID, fn func(v *namespace.View) error) error {
+	v, err := n.view(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	return fn(v)
+}
+
+// token is the client's token of a mutation, for the entry that decides it.
+func token(ctx context.Context) *namespace.Token {
+	t, ok := ctx.Value(tokenKey{}).(Token)
+	if !ok || t.Session.IsZero() {
+		return nil
+	}
+	return &namespace.Token{Session: t.Session, Seq: t.Seq, Ack: t.Ack}
+}
+
+// recalled is the kept result of a token that may have been sent before. A
+// retry may resolve to other partitions than the first attempt did, so all are asked.
+func (n *Node) recalled(ctx context.Context) (*namespace.Result, error) {
+	t, ok := ctx.Value(tokenKey{}).(Token)
+	if !ok || !t.Retry || t.Session.IsZero() {
+		return nil, nil
+	}
+	for _, p := range n.parts {
+		var r *namespace.Result
+		err := n.inView(ctx, p.id, func(v *namespace.View) (err error) {
+			r, err = v.Result(namespace.Token{Session: t.Session, Seq: t.Seq})
+			return err
+		})
+		if err != nil || r != nil {
+			return r, err
+		}
+	}
+	return nil, nil
+}
+
+// once runs a mutation, or answers with what an earlier attempt of the same
+// token came to. An error of a retry is answered only after another look: the
+// first attempt may have been on its way.
+func (n *Node) once(ctx context.Context, op func() (*namespace.Result, error)) (*namespace.Result, error) {
+	if r, err := n.recalled(ctx); err != nil || r != nil {
+		if err != nil {
+			return nil, err
+		}
+		return r, r.Err()
+	}
+	var r *namespace.Result
+	err := n.retry(ctx, func() (err error) {
+		r, err = op()
+		return err
+	})
+	if err != nil {
+		if kept, err2 := n.recalled(ctx); err2 == nil && kept != nil {
+			return kept, kept.Err()
+		}
+	}
+	return r, err
+}
+
+// detached is a context that outlives its caller, for steps that must not be
+// left half way.
+func (n *Node) detached() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(n.ctx, stepTimeout)
+}

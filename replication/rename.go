@@ -1,0 +1,272 @@
+package replication
+
+import (
+	"context"
+	"errors"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/skshohagmiah/bucketdb/replication/namespace"
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+// renaming is one rename with both ends resolved.
+type renaming struct {
+	dir, newDir   object.InodeID
+	name, newName string
+	flags         RenameFlags
+	mount         bool
+	epoch         uint64
+	chain         *namespace.Cascade // of dir
+}
+
+// Rename moves a name, as renameat2: over what the new name leads to (a file
+// over a file, a directory over an empty directory), in one step.
+func (n *Node) Rename(ctx context.Context, dir object.InodeID, name string, newDir object.InodeID, newName string, f RenameFlags) error {
+	if err := checkName(newName); err != nil {
+		return err
+	}
+	if dir == object.RootInode || newDir == object.RootInode {
+		return object.Errorf(object.KindCrossDevice, "a bucket cannot be renamed: copy it")
+	}
+	_, err := n.once(ctx, func() (*namespace.Result, error) {
+		return n.renameAny(ctx, renaming{dir: dir, name: name, newDir: newDir, newName: newName, flags: f, mount: true})
+	})
+	return err
+}
+
+// RenameObject moves an object or, with keys that end in "/", a directory with
+// all that is under it, at a cost that does not depend on that.
+func (n *Node) RenameObject(ctx context.Context, bucket, key, newBucket, newKey string, f RenameFlags) error {
+	err := errors.Join(checkKey(key), checkKey(newKey))
+	if err == nil {
+		_, err = n.once(ctx, func() (*namespace.Result, error) { return n.renameKeys(ctx, bucket, key, newBucket, newKey, f) })
+	}
+	return object.WithOp(err, "rename", bucket, key)
+}
+
+func (n *Node) renameKeys(ctx context.Context, bucket, key, newBucket, newKey string, f RenameFlags) (*namespace.Result, error) {
+	from, err := n.locate(ctx, bucket, key)
+	if err != nil {
+		return nil, err
+	}
+	if !from.found() {
+		return nil, errNoObject()
+	}
+	file, sub, err := n.entry(ctx, from.dir, from.name)
+	if err != nil {
+		return nil, err
+	}
+	if from.isDir && sub == nil || !from.isDir && file == nil {
+		return nil, errNoObject()
+	}
+	to, err := n.locate(ctx, newBucket, newKey)
+	if err != nil {
+		return nil, err
+	}
+	if from.isDir != to.isDir {
+		return nil, object.Errorf(object.KindInvalid, "a directory's keys end in \"/\", an object's do not: give both of one sort")
+	}
+	if err := n.makeMissing(ctx, &to, n.spread()); err != nil {
+		return nil, err
+	}
+	rn := renaming{dir: from.dir, name: from.name, newDir: to.dir, newName: to.name, flags: f, epoch: from.epoch, chain: from.chain}
+	if from.isDir {
+		return n.renameDir(ctx, rn, sub)
+	}
+	return n.renameFile(ctx, rn, file)
+}
+
+func (n *Node) renameAny(ctx context.Context, rn renaming) (*namespace.Result, error) {
+	file, sub, err := n.entry(ctx, rn.dir, rn.name)
+	switch {
+	case err != nil:
+		return nil, err
+	case sub != nil:
+		return n.renameDir(ctx, rn, sub)
+	case file != nil:
+		return n.renameFile(ctx, rn, file)
+	}
+	return nil, object.Errorf(object.KindNotFound, "no such file or directory")
+}
+
+func (n *Node) renameFile(ctx context.Context, rn renaming, e *namespace.Entry) (*namespace.Result, error) {
+	here, there := rn.dir.Partition(), rn.newDir.Partition()
+	if here == there {
+		return n.do(ctx, here, &namespace.Command{Epoch: rn.epoch, Token: token(ctx), Move: &namespace.Move{Dir: rn.dir, Name: rn.name,
+			NewDir: rn.newDir, NewName: rn.newName, NoReplace: rn.flags.NoReplace, Exchange: rn.flags.Exchange, Mount: rn.mount, Cascade: rn.chain}})
+	}
+	if rn.flags.Exchange {
+		return nil, object.Errorf(object.KindNotSupported, "names of two directories cannot be exchanged yet")
+	}
+	old, sub, err := n.entry(ctx, rn.newDir, rn.newName)
+	switch {
+	case err != nil:
+		return nil, err
+	case sub != nil && rn.mount:
+		return nil, object.Errorf(object.KindIsDirectory, "a directory of the new name exists")
+	case old != nil && rn.flags.NoReplace:
+		return nil, object.Errorf(object.KindExists, "the new name is taken")
+	case old != nil && old.Inode == e.Inode:
+		return &namespace.Result{}, nil // two names of one file: rename does nothing (POSIX)
+	}
+	put := &namespace.PutDentry{Dir: rn.newDir, Name: rn.newName, Inode: e.Inode, Type: e.Type, Mount: rn.mount}
+	if old != nil {
+		put.Replace = old.Inode
+	}
+	r, err := n.transact(ctx, plan{
+		halves:  []half{rn.moving(e)},
+		decider: there,
+		epoch:   rn.epoch,
+		decide:  func([]*namespace.Result) *namespace.Decide { return &namespace.Decide{PutDentry: put} },
+	})
+	if object.IsKind(err, object.KindExists) && !rn.flags.NoReplace && (r == nil || !r.Again) {
+		return r, again{err} // the name was taken between the look and the decision
+	}
+	return r, err
+}
+
+func (rn *renaming) moving(e *namespace.Entry) half {
+	return half{rn.dir.Partition(), namespace.Half{Moving: &namespace.Moving{Dir: rn.dir, Name: rn.name, Type: e.Type,
+		Inode: e.Inode, Cascade: rn.chain, Explicit: rn.mount}}}
+}
+
+// renameDir moves a directory. Renames of directories are serialised over the
+// whole cluster by a record in the control group, whose epoch fences a
+// predecessor that was given up, and every resolution that began before.
+func (n *Node) renameDir(ctx context.Context, rn renaming, e *namespace.Entry) (*namespace.Result, error) {
+	if rn.flags.Exchange {
+		return nil, object.Errorf(object.KindNotSupported, "directories cannot be exchanged yet")
+	}
+	if rn.dir == rn.newDir && rn.name == rn.newName {
+		return &namespace.Result{}, nil
+	}
+	n.rename.Lock()
+	defer n.rename.Unlock()
+	rec, err := n.beginRename(ctx, rn)
+	if err != nil {
+		return nil, err
+	}
+	defer n.endRename(rec)
+	// The look at the entry was before the record: look again, under its epoch.
+	if _, sub, err := n.entry(ctx, rn.dir, rn.name); err != nil || sub == nil || sub.Inode != e.Inode {
+		return nil, again{errors.Join(err, object.Errorf(object.KindConflict, "the directory was moved meanwhile"))}
+	}
+	if rn.epoch != 0 && rn.epoch != rec.Epoch-1 {
+		return nil, again{object.Errorf(object.KindConflict, "a directory was renamed meanwhile")}
+	}
+	if err := n.checkLoop(ctx, e.Inode, rn.newDir); err != nil {
+		return nil, err
+	}
+	return n.moveDir(ctx, rn, e, rec)
+}
+
+func (n *Node) moveDir(ctx context.Context, rn renaming, e *namespace.Entry, rec *namespace.DirRename) (*namespace.Result, error) {
+	old, sub, err := n.entry(ctx, rn.newDir, rn.newName)
+	switch {
+	case err != nil:
+		return nil, err
+	case old != nil && rn.mount && sub == nil:
+		return nil, object.Errorf(object.KindNotDirectory, "the new name is a file's")
+	case sub != nil && rn.flags.NoReplace:
+		return nil, object.Errorf(object.KindExists, "the new name is taken")
+	}
+	put := &namespace.PutDentry{Dir: rn.newDir, Name: rn.newName, Inode: e.Inode, Type: object.TypeDirectory}
+	halves := []half{rn.moving(e)}
+	if sub != nil {
+		put.Replace = sub.Inode
+		halves = append(halves, half{sub.Inode.Partition(), namespace.Half{Dead: &namespace.Dead{Dir: sub.Inode}}})
+	}
+	r, err := n.transact(ctx, plan{
+		halves:  halves,
+		decider: rn.newDir.Partition(),
+		epoch:   rec.Epoch,
+		fence:   func(ctx context.Context) error { return n.raiseEpochs(ctx, rec.Epoch) },
+		decide:  func([]*namespace.Result) *namespace.Decide { return &namespace.Decide{PutDentry: put} },
+	})
+	if err != nil || rn.dir == rn.newDir {
+		return r, err
+	}
+	// The parent pointer follows before the record is given back, so that the
+	// next rename's loop check sees it.
+	bg, cancel := n.detached()
+	defer cancel()
+	_, perr := n.do(bg, e.Inode.Partition(), &namespace.Command{SetAttr: &namespace.SetAttr{Inode: e.Inode, Parent: rn.newDir}})
+	if perr != nil {
+		n.log.Warn("a directory's parent pointer could not be set", "inode", e.Inode, "err", perr)
+	}
+	return r, nil
+}
+
+// beginRename takes the record, settling a predecessor that did not end.
+func (n *Node) beginRename(ctx context.Context, rn renaming) (*namespace.DirRename, error) {
+	cmd := &namespace.BeginRename{Nonce: newUploadID(), Dir: rn.dir, Name: rn.name}
+	for {
+		r, err := n.do(ctx, object.Control, &namespace.Command{BeginRename: cmd})
+		if err == nil {
+			return r.Rename, nil
+		}
+		if r == nil || r.Rename == nil {
+			return nil, err
+		}
+		// Nobody else renames from this process: the one before did not live.
+		if err := n.settleRename(ctx, r.Rename); err != nil {
+			return nil, err
+		}
+		cmd.Settled = r.Rename.Nonce
+	}
+}
+
+// settleRename fences a predecessor's entries and brings its move to an end.
+func (n *Node) settleRename(ctx context.Context, rec *namespace.DirRename) error {
+	if err := n.raiseEpochs(ctx, rec.Epoch+1); err != nil {
+		return err
+	}
+	var sub *namespace.Entry
+	err := n.inView(ctx, rec.Dir.Partition(), func(v *namespace.View) (err error) {
+		_, sub, err = v.Lookup(rec.Dir, rec.Name)
+		return err
+	})
+	if err != nil && !object.IsKind(err, object.KindStale) {
+		return err
+	}
+	if sub != nil && sub.Tx != nil {
+		return n.settle(ctx, *sub.Tx, rec.Dir.Partition())
+	}
+	return nil
+}
+
+func (n *Node) endRename(rec *namespace.DirRename) {
+	ctx, cancel := n.detached()
+	defer cancel()
+	if _, err := n.do(ctx, object.Control, &namespace.Command{EndRename: &namespace.EndRename{Nonce: rec.Nonce}}); err != nil {
+		n.log.Warn("a directory rename's record is left to the next rename", "err", err)
+	}
+}
+
+// raiseEpochs tells every partition of a rename epoch, at once.
+func (n *Node) raiseEpochs(ctx context.Context, epoch uint64) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, p := range n.parts {
+		g.Go(func() error {
+			_, err := n.propose(ctx, p.id, &namespace.Command{RaiseEpoch: &namespace.RaiseEpoch{Epoch: epoch}})
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// checkLoop refuses to move a directory below itself.
+func (n *Node) checkLoop(ctx context.Context, dir, newDir object.InodeID) error {
+	for at := newDir; at != 0 && at != object.RootInode; {
+		if at == dir {
+			return object.Errorf(object.KindLoop, "a directory cannot be moved below itself")
+		}
+		ino, err := n.GetAttr(ctx, at)
+		if err != nil {
+			return err
+		}
+		at = ino.Parent
+	}
+	return nil
+}

@@ -1,0 +1,49 @@
+package replication
+
+import (
+	"context"
+	"runtime/debug"
+)
+
+// Usage is the capacity of the disks.
+func (n *Node) Usage(context.Context) (Usage, error) {
+	disks, err := n.chunks.Usage()
+	if err != nil {
+		return Usage{}, err
+	}
+	var u Usage
+	seen := map[uint64]bool{}
+	for _, d := range disks {
+		if seen[d.Device] {
+			continue // two paths on one disk
+		}
+		seen[d.Device] = true
+		u.TotalBytes += d.TotalBytes
+		u.FreeBytes += d.FreeBytes
+		u.TotalInodes += d.TotalInodes
+		u.FreeInodes += d.FreeInodes
+	}
+	return u, nil
+}
+
+// Status is a picture of this node.
+func (n *Node) Status(ctx context.Context) (Status, error) {
+	u, err := n.Usage(ctx)
+	if err != nil {
+		return Status{}, err
+	}
+	s := Status{Node: n.cfg.NodeID, Version: version(), Started: n.started, Ready: n.Ready() == nil, Usage: u}
+	for _, p := range n.parts {
+		leader, _ := p.group.Leader()
+		st := p.group.Stats()
+		s.Partitions = append(s.Partitions, PartitionStatus{ID: p.id, Leader: leader, Term: st.Term, Applied: p.machine.Applied(), Durable: p.machine.Durable()})
+	}
+	return s, nil
+}
+
+func version() string {
+	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" {
+		return b.Main.Version
+	}
+	return "(devel)"
+}

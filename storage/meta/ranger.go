@@ -1,0 +1,208 @@
+package meta
+
+import (
+	"bytes"
+	"errors"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+// visit is the callback of a scan; key and value are valid only inside it.
+type visit = func(key, value []byte) (bool, error)
+
+// ranger reads full keys of the database at one version. Badger allows any
+// number of iterators and gets at once in a read-only transaction.
+type ranger struct{ txn *badger.Txn }
+
+// newest reads at the version that everything committed so far has at most. Of a
+// closed database it is empty; its users ask closed first.
+func (db *DB) newest() ranger {
+	if db.closed.Load() {
+		return ranger{}
+	}
+	return ranger{txn: db.badger.NewTransaction(false)}
+}
+
+func (r ranger) version() uint64 {
+	if r.txn == nil {
+		return 0
+	}
+	return r.txn.ReadTs()
+}
+
+func (r ranger) discard() {
+	if r.txn != nil {
+		r.txn.Discard()
+	}
+}
+
+func (r ranger) get(key []byte) ([]byte, bool, error) {
+	item, err := r.txn.Get(key)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	// The item's own bytes may vanish with their memtable or table.
+	value, err := item.ValueCopy(nil)
+	return value, err == nil, err
+}
+
+// open makes an iterator that stands at the first key of [lo, hi) in its direction.
+func (r ranger) open(lo, hi []byte, reverse bool) *badger.Iterator {
+	it := r.txn.NewIterator(badger.IteratorOptions{Reverse: reverse, Prefix: commonPrefix(lo, hi)})
+	if !reverse {
+		it.Seek(lo)
+		return it
+	}
+	// Badger seeks to the last key at or below hi.
+	it.Seek(hi)
+	if it.Valid() && bytes.Equal(it.Item().Key(), hi) {
+		it.Next()
+	}
+	return it
+}
+
+// commonPrefix is what every key between the two starts with: it lets Badger
+// leave out tables.
+func commonPrefix(lo, hi []byte) []byte {
+	n := 0
+	for n < len(lo) && n < len(hi) && lo[n] == hi[n] {
+		n++
+	}
+	return lo[:n]
+}
+
+// within reports whether the iterator stands on a key of [lo, hi).
+func within(it *badger.Iterator, lo, hi []byte, reverse bool) bool {
+	if !it.Valid() {
+		return false
+	}
+	if reverse {
+		return bytes.Compare(it.Item().Key(), lo) >= 0
+	}
+	return hi == nil || bytes.Compare(it.Item().Key(), hi) < 0
+}
+
+// ascend calls fn with the full keys of [lo, hi); a nil hi means no end.
+func (r ranger) ascend(lo, hi []byte, fn visit) error {
+	it := r.txn.NewIterator(badger.IteratorOptions{Prefix: commonPrefix(lo, hi)})
+	defer it.Close()
+	for it.Seek(lo); within(it, lo, hi, false); it.Next() {
+		item := it.Item()
+		var more bool
+		err := item.Value(func(value []byte) (err error) {
+			more, err = fn(item.Key(), value)
+			return err
+		})
+		if err != nil || !more {
+			return err
+		}
+	}
+	return nil
+}
+
+// scan merges the database with what a transaction has pending (nil: nothing)
+// over [start, end) of the partition. The pending side is looked up anew at
+// every step, so fn may change what lies ahead.
+func (p *Partition) scan(r ranger, pending *overlay, start, end []byte, reverse bool, fn visit) error {
+	if p.db.closed.Load() {
+		return errClosed("scan")
+	}
+	if end != nil && bytes.Compare(start, end) >= 0 {
+		return nil
+	}
+	lo, hi := p.limits(start, end)
+	it := r.open(lo, hi, reverse)
+	defer it.Close()
+	c := cursor{pending: pending, lo: string(start), hi: string(end), open: end == nil, reverse: reverse}
+	for {
+		stored := within(it, lo, hi, reverse)
+		var key []byte
+		if stored {
+			key = it.Item().Key()[len(p.prefix):]
+		}
+		e, takes := c.next(key, stored)
+		if e == nil && !stored {
+			return nil
+		}
+		more, err := true, error(nil)
+		switch {
+		case e == nil: // only the database has it
+			if pending != nil {
+				c.pass(string(key))
+			}
+			err = it.Item().Value(func(value []byte) (err error) {
+				more, err = fn(key, value)
+				return err
+			})
+		case !e.deleted:
+			more, err = fn([]byte(e.key), e.value)
+		}
+		if err != nil || !more {
+			return err
+		}
+		if e == nil || takes {
+			it.Next()
+		}
+	}
+}
+
+// cursor walks the pending side of a scan.
+type cursor struct {
+	pending *overlay
+	lo, hi  string // what is left of the range: [lo, hi), and above when open
+	open    bool
+	reverse bool
+}
+
+// next is the pending entry that comes before, or (takes) in the place of, the
+// stored key; nil when the stored key is next. It moves past what it returns.
+func (c *cursor) next(stored []byte, have bool) (e *entry, takes bool) {
+	if c.pending == nil {
+		return nil, false
+	}
+	if c.reverse {
+		e = c.pending.below(c.hi, c.open)
+	} else {
+		e = c.pending.from(c.lo)
+	}
+	if e == nil || c.outside(e.key) {
+		return nil, false
+	}
+	if have {
+		order := bytes.Compare([]byte(e.key), stored)
+		if c.reverse {
+			order = -order
+		}
+		if order > 0 {
+			return nil, false
+		}
+		takes = order == 0
+	}
+	c.pass(e.key)
+	return e, takes
+}
+
+func (c *cursor) outside(key string) bool {
+	if c.reverse {
+		return key < c.lo
+	}
+	return !c.open && key >= c.hi
+}
+
+// pass moves the cursor behind key.
+func (c *cursor) pass(key string) {
+	if c.reverse {
+		c.hi, c.open = key, false
+	} else {
+		c.lo = key + "\x00"
+	}
+}
+
+func errClosed(op string) error {
+	return &object.Error{Op: op, Kind: object.KindUnavailable, Err: errors.New("the metadata database is closed")}
+}
