@@ -31,7 +31,7 @@ func newHub() *hub {
 func (h *hub) start(p object.PartitionID, applied uint64) { h.lost[p] = applied }
 
 // publish adds the events of applied entries. It never blocks.
-func (h *hub) publish(p object.PartitionID, _ uint64, events []namespace.Event) {
+func (h *hub) publish(p object.PartitionID, events []namespace.Event) {
 	if len(events) == 0 {
 		return
 	}

@@ -179,9 +179,9 @@ func (n *Node) openPartitions(ctx context.Context) error {
 		store := n.meta.Partition(id)
 		n.hub.start(id, store.Applied())
 		p.machine = namespace.New(namespace.Options{Partition: id, Store: store, MaxKeys: keys, MaxBytes: bytes, Logger: n.log,
-			OnApply: func(index uint64, events []namespace.Event) {
-				n.hub.publish(id, index, events)
-				if len(events) > 0 {
+			OnApply: func(events []namespace.Event, garbage bool) {
+				n.hub.publish(id, events)
+				if garbage {
 					p.touch()
 				}
 			}})

@@ -58,6 +58,8 @@ func (n *Node) doFor(ctx context.Context, id object.PartitionID, cmd *namespace.
 			if err := n.meet(ctx, *r.Meet, id, attempt, mine); err != nil {
 				return r, err
 			}
+		case r.Again && r.Kind == object.KindStale && cmd.Epoch == 0:
+			return r, r.Err() // the directory was named by number: there is nothing to resolve
 		case r.Again:
 			return r, again{r.Err()}
 		default:

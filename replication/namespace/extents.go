@@ -81,6 +81,7 @@ func (s *state) unrefLocal(id object.ChunkID) {
 	}
 	s.drop(key)
 	s.storeRaw(chunkTail(keyRelease, id), []byte{})
+	s.garbage = true
 }
 
 // overlapping is the extents of a content that touch [from, to), in order, up
@@ -160,6 +161,7 @@ func part(e object.Extent, from, to int64) object.Extent {
 // trashed files a piece of garbage.
 func (s *state) trashed(g garbageRec) {
 	s.store(garbageKey(s.index, s.trash), &g)
+	s.garbage = true
 	s.trash++
 }
 

@@ -27,9 +27,10 @@ type Event struct {
 type Options struct {
 	Partition object.PartitionID
 	Store     *meta.Partition
-	// OnApply gets the events of entries that were applied, in order, and the
-	// index of the last entry. Called from Apply; must not block.
-	OnApply func(index uint64, events []Event)
+	// OnApply gets the events of entries that were applied, in order, and
+	// whether they left garbage or chunks to release. Called from Apply; must
+	// not block.
+	OnApply func(events []Event, garbage bool)
 	// MaxKeys and MaxBytes bound one batch of the store.
 	MaxKeys, MaxBytes int
 	Logger            *slog.Logger
@@ -49,16 +50,6 @@ func (m *Machine) Applied() uint64 { return m.o.Store.Applied() }
 
 // Durable is the index up to which the store survives a power cut by itself.
 func (m *Machine) Durable() uint64 { return m.o.Store.Durable() }
-
-// Advance records that an entry without a command was applied.
-func (m *Machine) Advance(index uint64) error {
-	t := m.o.Store.Begin()
-	if err := t.Commit(index); err != nil {
-		return fmt.Errorf("partition %d: recording index %d: %w", m.o.Partition, index, err)
-	}
-	m.publish(index, nil)
-	return nil
-}
 
 // Apply applies entries in order and returns a *Result for each. The applied
 // index is stored in the same batch as the effects. An error means that the
@@ -95,14 +86,10 @@ func (m *Machine) batch(entries []group.Entry, results []any) (int, error) {
 	if err := txn.Commit(last); err != nil {
 		return 0, err
 	}
-	m.publish(last, s.events)
-	return n, nil
-}
-
-func (m *Machine) publish(index uint64, events []Event) {
 	if m.o.OnApply != nil {
-		m.o.OnApply(index, events)
+		m.o.OnApply(s.events, s.garbage)
 	}
+	return n, nil
 }
 
 // state is the store while entries are applied. The first error of the store
@@ -119,7 +106,10 @@ type state struct {
 	txs    uint8
 	trash  uint8
 	drive  []TxRef
-	events []Event // of the whole batch
+
+	// of the whole batch
+	events  []Event
+	garbage bool
 }
 
 func (s *state) apply(e group.Entry) *Result {
