@@ -106,9 +106,11 @@ type Node struct {
 	active activeUploads
 	rename sync.Mutex // one directory rename at a time from this node
 
-	ctx     context.Context // ends when the node closes
-	cancel  context.CancelFunc
-	work    sync.WaitGroup
+	ctx    context.Context // ends when the node closes
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+	// step, in tests, is asked before each entry: an error is a coordinator that vanished.
+	step    atomic.Pointer[func() error]
 	closing atomic.Bool
 	ready   atomic.Bool
 }

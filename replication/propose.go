@@ -29,6 +29,11 @@ func (n *Node) propose(ctx context.Context, id object.PartitionID, cmd *namespac
 	if err != nil {
 		return nil, err
 	}
+	if f := n.step.Load(); f != nil {
+		if err := (*f)(); err != nil {
+			return nil, err
+		}
+	}
 	cmd.Now = time.Now().UnixNano()
 	data, err := cmd.Encode()
 	if err != nil {

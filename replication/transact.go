@@ -2,6 +2,7 @@ package replication
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,7 +49,7 @@ type half struct {
 type plan struct {
 	halves  []half
 	decider object.PartitionID
-	// decide gets the results of the halves, in order.
+	// decide gets the results of the participants' entries, in order.
 	decide func(prepared []*namespace.Result) *namespace.Decide
 	epoch  uint64
 	// fence runs between the halves and the decision (a directory rename's epochs).
@@ -58,6 +59,19 @@ type plan struct {
 	lazy bool
 }
 
+// byPartition gathers the halves of each partition, in the order of the first of each.
+func (p *plan) byPartition() (parts []object.PartitionID, halves [][]namespace.Half) {
+	for _, h := range p.halves {
+		i := slices.Index(parts, h.part)
+		if i < 0 {
+			i = len(parts)
+			parts, halves = append(parts, h.part), append(halves, nil)
+		}
+		halves[i] = append(halves[i], h.do)
+	}
+	return parts, halves
+}
+
 // transact runs a plan. It goes on to its end even when ctx ends; a crash
 // leaves it to whoever settles it. errAgain: resolve anew.
 func (n *Node) transact(ctx context.Context, p plan) (*namespace.Result, error) {
@@ -65,22 +79,20 @@ func (n *Node) transact(ctx context.Context, p plan) (*namespace.Result, error) 
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stepTimeout)
-	var others []object.PartitionID
-	for _, h := range p.halves[1:] {
-		others = append(others, h.part)
-	}
+	parts, halves := p.byPartition()
+	others := parts[1:]
 	var prepared []*namespace.Result
 	ref := namespace.TxRef{Decider: p.decider}
 	var mark uint64
-	for i, h := range p.halves {
-		cmd := &namespace.Command{Epoch: p.epoch, Prepare: &namespace.Prepare{Tx: ref.ID, Decider: p.decider, Half: h.do}}
+	for i, part := range parts {
+		cmd := &namespace.Command{Epoch: p.epoch, Prepare: &namespace.Prepare{Tx: ref.ID, Decider: p.decider, Halves: halves[i]}}
 		var mine *namespace.TxID
 		if i == 0 {
 			cmd.Prepare.Others = others
 		} else {
 			mine = &ref.ID
 		}
-		r, err := n.doFor(ctx, h.part, cmd, mine)
+		r, err := n.doFor(ctx, part, cmd, mine)
 		if err != nil {
 			if i > 0 {
 				n.giveUp(ref, others, cancel)

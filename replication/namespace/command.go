@@ -242,12 +242,12 @@ type EndUpload struct {
 	Upload object.UploadID `cbor:"1,keyasint"`
 }
 
-// Prepare does a participant's half and marks it with the transaction.
+// Prepare does a participant's part and marks it with the transaction.
 type Prepare struct {
 	// Tx is zero in the first participant's entry, which gives it its id.
 	Tx      TxID                 `cbor:"1,keyasint"`
 	Decider object.PartitionID   `cbor:"2,keyasint"`
-	Half    Half                 `cbor:"3,keyasint"`
+	Halves  []Half               `cbor:"3,keyasint"` // all of this partition's
 	Others  []object.PartitionID `cbor:"4,keyasint,omitempty"`
 }
 

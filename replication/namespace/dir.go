@@ -170,7 +170,7 @@ func (s *state) cascade(d *inodeRec, c *Cascade) {
 	d.Dead = &ref
 	s.storeInode(d)
 	s.store(txKey(keyTx, ref.ID), &txRec{
-		Ref: ref, Half: Half{Dead: &Dead{Dir: d.I.ID}}, Began: s.now,
+		Ref: ref, Halves: []Half{{Dead: &Dead{Dir: d.I.ID}}}, Began: s.now,
 		Owed: &Decide{DropDentry: &DropDentry{Dir: c.Parent, Name: c.Name, Inode: d.I.ID, Cascade: c.Up}},
 	})
 	s.drive = append(s.drive, ref)

@@ -72,8 +72,8 @@ type stagedRec struct {
 // is written first and dropped last.
 type txRec struct {
 	Ref TxRef `cbor:"1,keyasint"`
-	// Half is what this participant did and how it is finished or undone.
-	Half Half `cbor:"2,keyasint"`
+	// Halves are what this participant did and how it is finished or undone.
+	Halves []Half `cbor:"2,keyasint"`
 	// Others are the participants besides the first and the decider; only in
 	// the first's record.
 	Others []object.PartitionID `cbor:"3,keyasint,omitempty"`
@@ -84,8 +84,7 @@ type txRec struct {
 	Began int64 `cbor:"6,keyasint"`
 }
 
-// Half is the part of a transaction that a participant prepares. Exactly one
-// field is set.
+// Half is one thing that a participant prepares. Exactly one field is set.
 type Half struct {
 	Birth  *Birth  `cbor:"1,keyasint,omitempty"`
 	Dead   *Dead   `cbor:"2,keyasint,omitempty"`
@@ -93,7 +92,6 @@ type Half struct {
 	Moving *Moving `cbor:"4,keyasint,omitempty"`
 	Hold   *Hold   `cbor:"5,keyasint,omitempty"`
 	Refs   *Refs   `cbor:"6,keyasint,omitempty"`
-	Debt   bool    `cbor:"7,keyasint,omitempty"`
 }
 
 // Birth makes an inode without a name. Undone: the inode goes.

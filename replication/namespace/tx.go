@@ -29,7 +29,7 @@ func (s *state) mark() uint64 {
 // owe records a step that must happen in another partition and cannot be refused there.
 func (s *state) owe(to object.PartitionID, d *Decide) {
 	ref := TxRef{ID: s.newTx(), Decider: to}
-	s.store(txKey(keyTx, ref.ID), &txRec{Ref: ref, Half: Half{Debt: true}, Debt: true, Owed: d, Began: s.now})
+	s.store(txKey(keyTx, ref.ID), &txRec{Ref: ref, Debt: true, Owed: d, Began: s.now})
 	s.drive = append(s.drive, ref)
 }
 
@@ -42,11 +42,16 @@ func (s *state) prepare(c *Prepare) *Result {
 	} else if s.has(txKey(keyTx, ref.ID)) {
 		return &Result{Tx: ref.ID} // sent twice
 	}
-	r := s.half(&c.Half, &ref)
-	if r.Failed {
-		return r
+	var r *Result
+	for i := range c.Halves {
+		if r = s.half(&c.Halves[i], &ref); r.Failed {
+			for j := range i { // all or nothing
+				s.finishHalf(&c.Halves[j], &Finish{Tx: ref.ID})
+			}
+			return r
+		}
 	}
-	s.store(txKey(keyTx, ref.ID), &txRec{Ref: ref, Half: c.Half, Others: c.Others, Began: s.now})
+	s.store(txKey(keyTx, ref.ID), &txRec{Ref: ref, Halves: c.Halves, Others: c.Others, Began: s.now})
 	r.Tx = ref.ID
 	if ref.ID.First == s.part {
 		r.Mark = s.mark()
@@ -322,7 +327,13 @@ func (s *state) finish(c *Finish) *Result {
 		return &Result{} // finished before
 	}
 	s.drop(key)
-	h := &rec.Half
+	for i := range rec.Halves {
+		s.finishHalf(&rec.Halves[i], c)
+	}
+	return &Result{}
+}
+
+func (s *state) finishHalf(h *Half, c *Finish) {
 	switch {
 	case h.Birth != nil && !c.Committed:
 		s.drop(inodeKey(h.Birth.Node.ID))
@@ -339,7 +350,6 @@ func (s *state) finish(c *Finish) *Result {
 			s.unrefLocal(ch.ID)
 		}
 	}
-	return &Result{}
 }
 
 func (s *state) finishDead(h *Dead, c *Finish) {
