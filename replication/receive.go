@@ -67,17 +67,18 @@ func (n *Node) receive(ctx context.Context, owner object.PartitionID, r io.Reade
 	}
 	got, end, err := fill(r, small)
 	switch {
-	case end:
-		if size >= 0 && int64(got) < size {
-			return nil, incomplete(int64(got), size)
-		}
+	case err != nil:
+		return nil, bodyError(err)
+	case size >= 0 && int64(got) > size:
+		return nil, overlong(size)
+	case int64(got) > max:
+		return nil, tooLarge(max)
+	case end && size >= 0 && int64(got) < size:
+		return nil, incomplete(int64(got), size)
+	case end && got <= object.MaxInline:
 		sum := sha256.Sum256(small[:got])
 		rc.sha256, rc.body = sum[:], namespace.Body{Size: int64(got), Inline: small[:got]}
 		return rc, nil
-	case err != nil:
-		return nil, bodyError(err)
-	case size >= 0 && size <= object.MaxInline:
-		return nil, object.Errorf(object.KindTooLarge, "the body goes on behind its declared length of %d bytes", size)
 	}
 	n.active.set(rc.upload, true)
 	defer func() {
@@ -86,7 +87,7 @@ func (n *Node) receive(ctx context.Context, owner object.PartitionID, r io.Reade
 		}
 	}()
 	rc.body.Content = newContentID()
-	in := &intake{n: n, rc: rc, r: io.MultiReader(bytes.NewReader(small), r), size: size, max: max}
+	in := &intake{n: n, rc: rc, r: io.MultiReader(bytes.NewReader(small[:got]), r), size: size, max: max}
 	if err := in.run(ctx); err != nil {
 		return nil, err
 	}
@@ -95,6 +96,10 @@ func (n *Node) receive(ctx context.Context, owner object.PartitionID, r io.Reade
 
 func tooLarge(max int64) error {
 	return object.Errorf(object.KindTooLarge, "the body is larger than %d bytes: send it as a multipart upload, or raise the limit (MaxObjectSize)", max)
+}
+
+func overlong(size int64) error {
+	return object.Errorf(object.KindTooLarge, "the body goes on behind its declared length of %d bytes", size)
 }
 
 func incomplete(got, size int64) error {
@@ -165,22 +170,21 @@ func (in *intake) run(ctx context.Context) error {
 			in.n.bufs.put(buf)
 		}
 		switch {
+		case err != nil:
+			return errors.Join(bodyError(err), waited(g))
+		case total > in.max:
+			return errors.Join(tooLarge(in.max), waited(g))
+		case in.size >= 0 && total > in.size:
+			return errors.Join(overlong(in.size), waited(g))
+		case end && in.size >= 0 && total < in.size:
+			return errors.Join(incomplete(total, in.size), waited(g))
 		case end:
-			if in.size >= 0 && total < in.size {
-				return errors.Join(incomplete(total, in.size), waited(g))
-			}
 			if err := flush(true); err != nil {
 				return err
 			}
 			in.rc.body.Size = total
 			in.sum()
 			return nil
-		case err != nil:
-			return errors.Join(bodyError(err), waited(g))
-		case total > in.max:
-			return errors.Join(tooLarge(in.max), waited(g))
-		case in.size >= 0 && total > in.size:
-			return errors.Join(object.Errorf(object.KindTooLarge, "the body goes on behind its declared length of %d bytes", in.size), waited(g))
 		}
 		if len(batch) == namespace.MaxExtents {
 			if err := flush(false); err != nil {
