@@ -1,0 +1,208 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+// Defaults of ClientOptions.
+const (
+	DefaultRetries        = 8
+	DefaultRetryFor       = 30 * time.Second
+	DefaultAnswerTimeout  = 30 * time.Second
+	DefaultIdleTimeout    = 30 * time.Second
+	DefaultConnectTimeout = 3 * time.Second
+)
+
+// ClientOptions configure a Client; the zero value is good.
+type ClientOptions struct {
+	// HTTPClient replaces the one that the timeouts below would make.
+	HTTPClient *http.Client
+	// Session names this client in the tokens of its mutations; zero: a random one.
+	Session object.UploadID
+	// Authorize adds credentials to each attempt of each request; nil: none.
+	Authorize func(*http.Request) error
+	// Logger receives retries at debug level; nil: nothing is logged.
+	Logger *slog.Logger
+	// UserAgent is sent with each request.
+	UserAgent string
+
+	Retries        int           // attempts after the first; 0: DefaultRetries, negative: none
+	RetryFor       time.Duration // no attempt starts later than this after the first
+	ConnectTimeout time.Duration
+	AnswerTimeout  time.Duration // from the sent request to the first byte of the answer
+	IdleTimeout    time.Duration // without a byte of the answer's body
+}
+
+func (o ClientOptions) complete() (ClientOptions, error) {
+	if o.Session.IsZero() {
+		if _, err := rand.Read(o.Session[:]); err != nil {
+			return o, object.WithOp(err, "new client", "", "")
+		}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	orElse := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	orElse(&o.RetryFor, DefaultRetryFor)
+	orElse(&o.ConnectTimeout, DefaultConnectTimeout)
+	orElse(&o.AnswerTimeout, DefaultAnswerTimeout)
+	orElse(&o.IdleTimeout, DefaultIdleTimeout)
+	if o.Retries == 0 {
+		o.Retries = DefaultRetries
+	}
+	if o.UserAgent == "" {
+		o.UserAgent = "bucketdb"
+	}
+	if o.HTTPClient == nil {
+		o.HTTPClient = &http.Client{Transport: newTransport(o)}
+	}
+	return o, nil
+}
+
+func newTransport(o ClientOptions) *http.Transport {
+	dialer := &net.Dialer{Timeout: o.ConnectTimeout, KeepAlive: 15 * time.Second}
+	return &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           dialer.DialContext,
+		TLSHandshakeTimeout:   o.ConnectTimeout,
+		MaxIdleConns:          512,
+		MaxIdleConnsPerHost:   128,
+		IdleConnTimeout:       60 * time.Second,
+		ResponseHeaderTimeout: o.AnswerTimeout,
+		ExpectContinueTimeout: time.Second,
+		DisableCompression:    true, // bytes arrive as they are stored
+		WriteBufferSize:       64 << 10,
+		ReadBufferSize:        64 << 10,
+	}
+}
+
+// Client speaks to a cluster through any of its nodes: when one does not
+// answer it goes on with the next. It is safe for concurrent use.
+//
+// Every mutation carries a token, and only an attempt that may not have
+// happened, or whose token makes a second one harmless, is repeated: connection
+// errors and the kinds Unavailable, Overload and Timeout, with jittered
+// back-off. A request whose body was partly read and cannot be read again (no
+// io.Seeker) is not repeated. Errors are *object.Error; their cause is a
+// *Problem where the server sent one.
+type Client struct {
+	opts    ClientOptions
+	nodes   []*url.URL
+	current atomic.Uint32 // the node that answered last
+	session *session
+}
+
+// NewClient makes a client of the nodes at the given URLs, such as
+// "http://127.0.0.1:9080"; "host:port" means http. It does not connect.
+func NewClient(endpoints []string, opts ClientOptions) (*Client, error) {
+	if len(endpoints) == 0 {
+		return nil, object.Errorf(object.KindInvalid, "no endpoint given; name at least one, such as http://127.0.0.1:9080")
+	}
+	opts, err := opts.complete()
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{opts: opts, session: newSession(opts.Session)}
+	for _, e := range endpoints {
+		u, err := parseEndpoint(e)
+		if err != nil {
+			return nil, err
+		}
+		c.nodes = append(c.nodes, u)
+	}
+	return c, nil
+}
+
+func parseEndpoint(s string) (*url.URL, error) {
+	if !strings.Contains(s, "://") {
+		s = "http://" + s
+	}
+	u, err := url.Parse(s)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+		return nil, object.Errorf(object.KindInvalid, "%q is not an endpoint; use a URL such as http://127.0.0.1:9080", s)
+	}
+	u.Path, u.RawPath = strings.TrimRight(u.Path, "/"), ""
+	return u, nil
+}
+
+// Session is the id that this client's mutations and holds carry.
+func (c *Client) Session() object.UploadID { return c.opts.Session }
+
+// Close drops idle connections. Calls under way are not disturbed.
+func (c *Client) Close() { c.opts.HTTPClient.CloseIdleConnections() }
+
+// call is one operation, of one or several attempts.
+type call struct {
+	op       string
+	bucket   string
+	key      string
+	method   string
+	path     string // escaped
+	query    url.Values
+	header   http.Header
+	body     io.Reader
+	size     int64 // of body, when > 0
+	mutation bool
+	stream   bool // its answer has no end: the idle timeout is the caller's
+
+	// consume reads the answer as a part of the attempt, so that one that breaks
+	// off is asked again; nil: the body is the caller's.
+	consume func(*http.Response) error
+}
+
+func (k *call) set(name, value string) {
+	if k.header == nil {
+		k.header = http.Header{}
+	}
+	k.header.Set(name, value)
+}
+
+func (k *call) fail(err error) error { return object.WithOp(err, k.op, k.bucket, k.key) }
+
+// request makes the HTTP request of one attempt at one node.
+func (c *Client) request(ctx context.Context, k *call, node *url.URL, p *payload) (*http.Request, error) {
+	u := *node
+	decoded, err := url.PathUnescape(k.path)
+	if err != nil {
+		return nil, object.Errorf(object.KindInvalid, "path %q: %w", k.path, err)
+	}
+	u.Path, u.RawPath = node.Path+decoded, node.EscapedPath()+k.path
+	u.RawQuery = k.query.Encode()
+	req := (&http.Request{Method: k.method, URL: &u, Host: u.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
+	req.Header = k.header.Clone()
+	if req.Header == nil {
+		req.Header = http.Header{}
+	}
+	req.Header.Set("User-Agent", c.opts.UserAgent)
+	if body := p.open(); body != nil {
+		req.Body, req.ContentLength = body, p.size
+		if p.size < 0 || p.size > expectOver {
+			req.Header.Set("Expect", "100-continue")
+		}
+	}
+	if c.opts.Authorize != nil {
+		if err := c.opts.Authorize(req); err != nil {
+			return nil, &object.Error{Kind: object.KindUnauthenticated, Err: err}
+		}
+	}
+	return req, nil
+}
+
+// expectOver is the size from which a body waits for the server's word, so that
+// a refusal costs no upload and leaves the body unread.
+const expectOver = 1 << 20

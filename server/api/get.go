@@ -1,0 +1,116 @@
+package api
+
+import (
+	"context"
+	"io"
+	"strconv"
+
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+// GetOptions select what a Get returns.
+type GetOptions struct {
+	Range *object.Range // nil: the whole object
+	Cond  Conditions
+}
+
+// Reader is the body of a Get. A body that the server broke off ends in an
+// error, never in a clean io.EOF. Where a node dies in mid-body the rest is
+// asked of the next one, under the ETag of the first answer.
+type Reader struct {
+	Object       // Size is that of the whole object
+	Length int64 // of what this reader yields
+
+	c    *Client
+	ctx  context.Context // of the Get, for the requests that go on with it
+	body io.ReadCloser
+	next int64 // offset of the next byte in the object
+	end  int64
+	errs int // bodies that broke off one after another
+}
+
+// Get opens an object for reading. The caller closes the reader.
+func (c *Client) Get(ctx context.Context, bucket, key string, o GetOptions) (*Reader, error) {
+	k := objectCall("get", "GET", bucket, key, nil)
+	o.Cond.stamp(k)
+	if o.Range != nil {
+		k.set("Range", "bytes="+rangeSpec(*o.Range))
+	}
+	resp, err := c.do(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	obj, err := objectOfHeaders(bucket, key, resp)
+	if err == nil && resp.ContentLength < 0 {
+		err = object.Errorf(object.KindInternal, "the server did not say how long the answer is; is a proxy changing it?")
+	}
+	if err != nil {
+		resp.Body.Close()
+		return nil, k.fail(err)
+	}
+	r := &Reader{Object: obj, Length: resp.ContentLength, c: c, ctx: ctx, body: resp.Body, end: resp.ContentLength}
+	if o.Range != nil {
+		if off, n, ok := o.Range.Resolve(obj.Size); ok {
+			r.next, r.end = off, off+n
+		}
+	}
+	return r, nil
+}
+
+func rangeSpec(r object.Range) string {
+	switch {
+	case r.Start < 0:
+		return "-" + strconv.FormatInt(r.End, 10)
+	case r.End < 0:
+		return strconv.FormatInt(r.Start, 10) + "-"
+	}
+	return strconv.FormatInt(r.Start, 10) + "-" + strconv.FormatInt(r.End, 10)
+}
+
+// Read reads the body; not safe for concurrent use.
+func (r *Reader) Read(b []byte) (int, error) {
+	for {
+		if r.next >= r.end {
+			return 0, io.EOF
+		}
+		n, err := r.body.Read(b)
+		r.next += int64(n)
+		if n > 0 {
+			r.errs = 0
+			return n, nil // an error comes again with the next Read
+		}
+		if err == nil {
+			return 0, nil
+		}
+		if err := r.resume(err); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// resume asks for the rest of the same version after the body broke off.
+func (r *Reader) resume(cause error) error {
+	failed := object.WithOp(brokeOff(cause), "get", string(r.Bucket), string(r.Key))
+	if r.ctx.Err() != nil {
+		return object.WithOp(r.ctx.Err(), "get", string(r.Bucket), string(r.Key))
+	}
+	r.errs++
+	if r.ETag == "" || r.errs > r.c.opts.Retries {
+		return failed
+	}
+	if err := sleep(r.ctx, backoff(r.errs-1, len(r.c.nodes))); err != nil {
+		return failed
+	}
+	r.c.current.Add(1)
+	rest, err := r.c.Get(r.ctx, string(r.Bucket), string(r.Key), GetOptions{
+		Range: &object.Range{Start: r.next, End: r.end - 1}, Cond: Conditions{IfMatch: []string{r.ETag}}})
+	if err != nil {
+		return failed // it broke off, and why the rest cannot be had matters less
+	}
+	r.body.Close()
+	r.body = rest.body
+	return nil
+}
+
+// Close ends the reading.
+func (r *Reader) Close() error { return r.body.Close() }

@@ -1,0 +1,189 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+const (
+	firstDelay = 25 * time.Millisecond
+	maxDelay   = 2 * time.Second
+	maxProblem = 64 << 10 // bytes read of an error's body
+	maxJSON    = 64 << 20 // bytes read of any JSON answer
+)
+
+// do performs a call: it returns the answer of the first attempt that succeeded
+// (304 is an error too). Where the call does not consume it, the caller closes its body.
+func (c *Client) do(ctx context.Context, k *call) (*http.Response, error) {
+	p := newPayload(k.body, k.size)
+	var seq uint64
+	if k.mutation {
+		seq = c.session.begin()
+		defer c.session.end(seq)
+	}
+	start := time.Now()
+	node := c.current.Load()
+	for attempt := 0; ; attempt++ {
+		if k.mutation {
+			if k.header == nil {
+				k.header = http.Header{}
+			}
+			c.session.stamp(k.header, seq, attempt > 0)
+		}
+		resp, err := c.attempt(ctx, k, int(node)%len(c.nodes), p)
+		if err == nil {
+			c.current.Store(node)
+			return resp, nil
+		}
+		if ctx.Err() != nil {
+			return nil, k.fail(&object.Error{Kind: object.KindOf(ctx.Err()), Err: err})
+		}
+		delay := backoff(attempt, len(c.nodes))
+		if !retryable(err) || attempt >= c.opts.Retries || time.Since(start)+delay > c.opts.RetryFor || !p.again() {
+			return nil, k.fail(err)
+		}
+		c.opts.Logger.Debug("trying again", "op", k.op, "endpoint", c.nodes[int(node)%len(c.nodes)].Host, "attempt", attempt+1, "delay", delay, "error", err)
+		node++
+		if err := sleep(ctx, delay); err != nil {
+			return nil, k.fail(err)
+		}
+	}
+}
+
+// attempt asks one node once.
+func (c *Client) attempt(ctx context.Context, k *call, node int, p *payload) (*http.Response, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	req, err := c.request(ctx, k, c.nodes[node], p)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	resp, err := c.opts.HTTPClient.Do(req)
+	if err != nil {
+		cancel()
+		if own := p.failure(); own != nil {
+			return nil, object.WithOp(own, k.op, k.bucket, k.key)
+		}
+		return nil, connectionError(err, c.nodes[node].Host)
+	}
+	idle := c.opts.IdleTimeout
+	if k.stream {
+		idle = 0
+	}
+	resp.Body = newAnswer(resp.Body, idle, cancel)
+	if resp.StatusCode >= 300 {
+		defer resp.Body.Close()
+		return nil, problemOf(resp)
+	}
+	if k.consume != nil {
+		defer resp.Body.Close()
+		return resp, k.consume(resp)
+	}
+	return resp, nil
+}
+
+// connectionError is the kind of an attempt that got no answer.
+func connectionError(err error, host string) error {
+	return &object.Error{Kind: object.KindUnavailable, Err: fmt.Errorf("no answer from %s: %w", host, err)}
+}
+
+// problemOf reads an error answer.
+func problemOf(resp *http.Response) error {
+	kind := kindOfStatus(resp.StatusCode)
+	if name := resp.Header.Get(HeaderError); name != "" {
+		kind = object.ParseKind(name)
+	}
+	p := Problem{}
+	raw, _ := io.ReadAll(io.LimitReader(resp.Body, maxProblem)) // what is missing is filled in below
+	if json.Unmarshal(raw, &p) != nil || p.Message == "" {
+		p.Message = fmt.Sprintf("the server answered %s", resp.Status)
+	}
+	if p.Kind == "" {
+		p.Kind = kind.String()
+	}
+	if p.Hint == "" {
+		p.Hint = Hint(kind)
+	}
+	if p.RequestID == "" {
+		p.RequestID = resp.Header.Get(HeaderRequestID)
+	}
+	return &object.Error{Kind: kind, Err: &p}
+}
+
+func retryable(err error) bool {
+	switch object.KindOf(err) {
+	case object.KindUnavailable, object.KindOverload, object.KindTimeout:
+		return true
+	}
+	return false
+}
+
+// backoff doubles with each round through all nodes, with full jitter
+// (Brooker, "Exponential Backoff And Jitter"); the first try of another node is immediate.
+func backoff(attempt, nodes int) time.Duration {
+	if attempt+1 < nodes {
+		return 0
+	}
+	ceiling := min(firstDelay<<min(attempt+1-nodes, 10), maxDelay)
+	return ceiling/4 + rand.N(ceiling)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// doJSON performs a call and reads its answer into out (nil: it has none).
+func (c *Client) doJSON(ctx context.Context, k *call, out any) error {
+	k.consume = func(resp *http.Response) error {
+		if out == nil {
+			_, err := io.Copy(io.Discard, io.LimitReader(resp.Body, maxJSON)) // so that the connection can be used again
+			return brokeOff(err)
+		}
+		raw, err := io.ReadAll(io.LimitReader(resp.Body, maxJSON))
+		if err != nil {
+			return brokeOff(err)
+		}
+		if err := json.Unmarshal(raw, out); err != nil {
+			return object.Errorf(object.KindInternal, "the server's answer is not understood (is it a bucketdb server of this version?): %w", err)
+		}
+		return nil
+	}
+	_, err := c.do(ctx, k)
+	return err
+}
+
+// brokeOff is the error of an answer that ended early; nil stays nil.
+func brokeOff(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &object.Error{Kind: object.KindUnavailable, Err: fmt.Errorf("the answer broke off: %w", err)}
+}
+
+// withJSON gives a call a JSON body.
+func (k *call) withJSON(v any) (*call, error) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return nil, k.fail(&object.Error{Kind: object.KindInvalid, Err: err})
+	}
+	k.body = newBytes(raw)
+	k.set("Content-Type", "application/json")
+	return k, nil
+}

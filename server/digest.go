@@ -1,0 +1,167 @@
+package server
+
+import (
+	"bytes"
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/base64"
+	"hash"
+	"hash/crc32"
+	"hash/crc64"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+// crc64NVME is the polynomial of CRC-64/NVME, reflected (NVM Express Command
+// Set Specification, 5.2.1.3.4).
+const crc64NVME = 0x9a6c9329ac4bc9b5
+
+// declared is one digest that a client announced for its body.
+type declared struct {
+	name string // as the client wrote it, for the message
+	want []byte
+	sum  hash.Hash
+}
+
+// newHash makes the hash of an algorithm by its name in x-amz-checksum-* and
+// Content-Digest; nil: not known here.
+func newHash(name string) hash.Hash {
+	switch name {
+	case "md5":
+		return md5.New()
+	case "sha1":
+		return sha1.New()
+	case "sha256", "sha-256":
+		return sha256.New()
+	case "sha-512":
+		return sha512.New()
+	case "crc32":
+		return crc32.NewIEEE()
+	case "crc32c":
+		return crc32.New(crc32.MakeTable(crc32.Castagnoli))
+	case "crc64nvme":
+		return crc64.New(crc64.MakeTable(crc64NVME))
+	}
+	return nil
+}
+
+// amzChecksums are the algorithms of x-amz-checksum-*.
+func amzChecksums() [5]string { return [5]string{"crc32", "crc32c", "crc64nvme", "sha1", "sha256"} }
+
+// declaredDigests reads all digests that a request declares: Content-Digest
+// (RFC 9530), Content-MD5 and x-amz-checksum-*.
+func declaredDigests(h http.Header) ([]declared, error) {
+	var all []declared
+	add := func(header, algorithm, value string) error {
+		sum := newHash(algorithm)
+		want, err := base64.StdEncoding.DecodeString(value)
+		if err != nil || len(want) != sum.Size() {
+			return object.Errorf(object.KindInvalid, "%s is not the base64 of %d bytes: %q", header, sum.Size(), value)
+		}
+		all = append(all, declared{header, want, sum})
+		return nil
+	}
+	if v := h.Get("Content-Md5"); v != "" {
+		if err := add("Content-MD5", "md5", v); err != nil {
+			return nil, err
+		}
+	}
+	for _, a := range amzChecksums() {
+		if v := h.Get("X-Amz-Checksum-" + a); v != "" {
+			if err := add("x-amz-checksum-"+a, a, v); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if v := h.Values("Content-Digest"); len(v) > 0 {
+		digests, err := parseContentDigest(strings.Join(v, ","))
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range digests {
+			if err := add("Content-Digest "+d[0], d[0], d[1]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return all, nil
+}
+
+// parseContentDigest reads "sha-256=:BASE64:, sha-512=:BASE64:" and returns the
+// pairs of those algorithms that RFC 9530 calls active; others are ignored, as
+// it asks.
+func parseContentDigest(header string) (pairs [][2]string, err error) {
+	for _, member := range strings.Split(header, ",") {
+		member = strings.Trim(member, " \t")
+		if member == "" {
+			continue
+		}
+		name, value, found := strings.Cut(member, "=")
+		if !found || len(value) < 2 || value[0] != ':' || value[len(value)-1] != ':' {
+			return nil, object.Errorf(object.KindInvalid, `Content-Digest %q is not understood; write "sha-256=:BASE64:"`, header)
+		}
+		if name == "sha-256" || name == "sha-512" {
+			pairs = append(pairs, [2]string{name, value[1 : len(value)-1]})
+		}
+	}
+	return pairs, nil
+}
+
+// verifier passes a body on and fails with KindDigest where it would end, if it
+// is not the one that was declared. When the length is known it withholds the
+// last bytes of a wrong body, so that a reader who counts notices too.
+type verifier struct {
+	r       io.Reader
+	left    int64 // bytes still expected; negative: unknown
+	digests []declared
+	err     error
+}
+
+// verify wraps r where digests were declared. An empty body is judged at once:
+// nobody may ask for its bytes.
+func verify(r io.Reader, size int64, digests []declared) (io.Reader, error) {
+	if len(digests) == 0 {
+		return r, nil
+	}
+	v := &verifier{r: r, left: size, digests: digests}
+	if size == 0 {
+		return v, v.compare()
+	}
+	return v, nil
+}
+
+func (v *verifier) Read(b []byte) (int, error) {
+	if v.err != nil {
+		return 0, v.err
+	}
+	n, err := v.r.Read(b)
+	for _, d := range v.digests {
+		d.sum.Write(b[:n])
+	}
+	known := v.left >= 0
+	if known {
+		v.left -= int64(n)
+	}
+	if err == io.EOF || (known && v.left <= 0) {
+		if bad := v.compare(); bad != nil {
+			v.err = bad
+			return 0, bad
+		}
+	}
+	return n, err
+}
+
+func (v *verifier) compare() error {
+	for _, d := range v.digests {
+		if got := d.sum.Sum(nil); !bytes.Equal(got, d.want) {
+			return object.Errorf(object.KindDigest, "%s declares %s, but the body that arrived has %s",
+				d.name, base64.StdEncoding.EncodeToString(d.want), base64.StdEncoding.EncodeToString(got))
+		}
+	}
+	return nil
+}

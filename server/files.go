@@ -1,0 +1,149 @@
+package server
+
+import (
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/skshohagmiah/bucketdb/replication"
+	"github.com/skshohagmiah/bucketdb/server/api"
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+// defaultDirLimit is the page of a directory when none is asked for.
+const defaultDirLimit = 1000
+
+// dirAndName are the directory and the ?name= of an entry.
+func dirAndName(c *gin.Context) (dir object.InodeID, name string, q url.Values, err error) {
+	if dir, err = inodeParam(c); err != nil {
+		return
+	}
+	if q, err = query(c); err != nil {
+		return
+	}
+	name = q.Get("name")
+	return dir, name, q, entryName(name)
+}
+
+// attr answers with an inode's record, or with the error that stood in its way.
+func (s *Server) attr(c *gin.Context, n *object.Inode, err error, op, name string) error {
+	if err != nil {
+		return object.WithOp(err, op, "", name)
+	}
+	return s.writeJSON(c, http.StatusOK, api.Inode{Inode: n})
+}
+
+// lookup is GET /fs/dirs/:inode/entry?name=.
+func (s *Server) lookup(c *gin.Context) error {
+	dir, name, _, err := dirAndName(c)
+	if err != nil {
+		return err
+	}
+	n, err := s.node.Lookup(c.Request.Context(), dir, name)
+	return s.attr(c, n, err, "lookup", name)
+}
+
+// resolve is GET /fs/resolve?bucket=&path=.
+func (s *Server) resolve(c *gin.Context) error {
+	q, err := query(c)
+	if err != nil {
+		return err
+	}
+	n, err := s.node.Resolve(c.Request.Context(), q.Get("bucket"), q.Get("path"))
+	if err != nil {
+		return object.WithOp(err, "resolve", q.Get("bucket"), q.Get("path"))
+	}
+	return s.writeJSON(c, http.StatusOK, api.Inode{Inode: n})
+}
+
+// getAttr is GET /fs/inodes/:inode.
+func (s *Server) getAttr(c *gin.Context) error {
+	ino, err := inodeParam(c)
+	if err != nil {
+		return err
+	}
+	n, err := s.node.GetAttr(c.Request.Context(), ino)
+	return s.attr(c, n, err, "getattr", "")
+}
+
+// setAttr is PATCH /fs/inodes/:inode.
+func (s *Server) setAttr(c *gin.Context) error {
+	ino, err := inodeParam(c)
+	if err != nil {
+		return err
+	}
+	ctx, err := unconditional(c)
+	if err != nil {
+		return err
+	}
+	var in api.SetAttr
+	if err := readJSON(c, s, &in); err != nil {
+		return err
+	}
+	set, err := setAttrOf(in)
+	if err != nil {
+		return err
+	}
+	n, err := s.node.SetAttr(ctx, ino, set)
+	return s.attr(c, n, err, "setattr", "")
+}
+
+// readDir is GET /fs/dirs/:inode/entries?cursor=&limit=&plus.
+func (s *Server) readDir(c *gin.Context) error {
+	dir, err := inodeParam(c)
+	if err != nil {
+		return err
+	}
+	q, err := query(c)
+	if err != nil {
+		return err
+	}
+	limit, err := intParam(q, "limit", defaultDirLimit, 1, 1<<31-1)
+	if err != nil {
+		return err
+	}
+	entries, next, err := s.node.ReadDir(c.Request.Context(), dir, q.Get("cursor"), int(min(limit, replication.MaxListLimit)), q.Has("plus"))
+	if err != nil {
+		return object.WithOp(err, "readdir", "", "")
+	}
+	out := api.DirPage{Entries: make([]api.DirEntry, len(entries)), Cursor: api.Name(next)}
+	for i, e := range entries {
+		out.Entries[i] = api.DirEntry{Name: api.Name(e.Name), ID: api.ID(e.Inode), Type: api.Type(e.Type), Inode: api.Inode{Inode: e.Attr}}
+	}
+	return s.writeJSON(c, http.StatusOK, out)
+}
+
+// readContent is GET /fs/inodes/:inode/content, with Range and ?version=.
+func (s *Server) readContent(c *gin.Context) error {
+	ino, err := inodeParam(c)
+	if err != nil {
+		return err
+	}
+	q, err := query(c)
+	if err != nil {
+		return err
+	}
+	r, err := s.node.OpenInode(c.Request.Context(), ino)
+	if err != nil {
+		return object.WithOp(err, "read", "", "")
+	}
+	defer r.Close()
+	if q.Has("version") {
+		want, err := strconv.ParseUint(q.Get("version"), 10, 64)
+		if err != nil {
+			return object.Errorf(object.KindInvalid, "version=%q is not a number", q.Get("version"))
+		}
+		if got := r.Inode().Version; got != want {
+			return object.Errorf(object.KindPrecondition, "the content is of version %d, not %d", got, want)
+		}
+	}
+	return s.serve(c, r)
+}
+
+// hold is POST /fs/hold.
+func (s *Server) hold(c *gin.Context) error { return s.holdOrRelease(c, "hold", s.node.Hold) }
+
+// release is POST /fs/release.
+func (s *Server) release(c *gin.Context) error { return s.holdOrRelease(c, "release", s.node.Release) }

@@ -1,0 +1,135 @@
+package server
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/skshohagmiah/bucketdb/replication"
+)
+
+// metrics are the server's own figures; the engine's are asked of the node when
+// the page is read.
+type metrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+	sent     *prometheus.CounterVec
+	received prometheus.Counter
+	inFlight prometheus.Gauge
+}
+
+func newMetrics(s *Server) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "bucketdb_http_requests_total",
+			Help: "Requests answered, by method, route and class of status."}, []string{"method", "route", "status"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "bucketdb_http_request_seconds",
+			Help: "Time from the request's header to the end of its answer.", Buckets: prometheus.ExponentialBuckets(0.0001, 4, 10)}, []string{"method", "route"}),
+		sent: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "bucketdb_http_sent_bytes_total",
+			Help: "Bytes of answers' bodies."}, []string{"method", "route"}),
+		received: prometheus.NewCounter(prometheus.CounterOpts{Name: "bucketdb_http_received_bytes_total", Help: "Bytes of objects' and files' bodies."}),
+		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "bucketdb_http_requests_in_flight", Help: "Requests being served now."}),
+	}
+	m.registry.MustRegister(m.requests, m.seconds, m.sent, m.received, m.inFlight, newEngineCollector(s),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// routeMetrics are the figures of one route, looked up once.
+type routeMetrics struct {
+	classes [6]prometheus.Counter // by first digit of the status
+	seconds prometheus.Observer
+	sent    prometheus.Counter
+}
+
+func (m *metrics) route(method, route string) *routeMetrics {
+	r := &routeMetrics{seconds: m.seconds.WithLabelValues(method, route), sent: m.sent.WithLabelValues(method, route)}
+	for class := 1; class < len(r.classes); class++ {
+		r.classes[class] = m.requests.WithLabelValues(method, route, strconv.Itoa(class)+"xx")
+	}
+	return r
+}
+
+func (r *routeMetrics) observe(status int, took time.Duration, sent int) {
+	if class := status / 100; class > 0 && class < len(r.classes) {
+		r.classes[class].Inc()
+	}
+	r.seconds.Observe(took.Seconds())
+	if sent > 0 {
+		r.sent.Add(float64(sent))
+	}
+}
+
+// metricsPage is GET /metrics.
+func (s *Server) metricsPage() handler {
+	page := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
+	return func(c *gin.Context) error {
+		page.ServeHTTP(c.Writer, c.Request)
+		return nil
+	}
+}
+
+// engineCollector turns replication.Status into gauges.
+type engineCollector struct {
+	node  *replication.Node
+	ready *prometheus.Desc
+	bytes *prometheus.Desc
+	nodes *prometheus.Desc
+	parts *prometheus.Desc
+	index *prometheus.Desc
+}
+
+func newEngineCollector(s *Server) *engineCollector {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("bucketdb_"+name, help, labels, nil)
+	}
+	return &engineCollector{
+		node:  s.node,
+		ready: desc("ready", "1 when the node serves."),
+		bytes: desc("capacity_bytes", "Bytes of the storage paths, by state (total, free).", "state"),
+		nodes: desc("capacity_inodes", "Inodes of the storage paths, by state (total, free).", "state"),
+		parts: desc("partitions", "Raft groups that this node carries."),
+		index: desc("applied_index_sum", "Sum of the applied Raft indexes of all partitions: its rate is that of changes."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (e *engineCollector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{e.ready, e.bytes, e.nodes, e.parts, e.index} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (e *engineCollector) Collect(out chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	st, err := e.node.Status(ctx)
+	if err != nil {
+		out <- prometheus.NewInvalidMetric(e.ready, err)
+		return
+	}
+	ready, applied := 0.0, 0.0
+	if st.Ready {
+		ready = 1
+	}
+	for _, p := range st.Partitions {
+		applied += float64(p.Applied)
+	}
+	gauge(e.ready, ready)
+	gauge(e.bytes, float64(st.Usage.TotalBytes), "total")
+	gauge(e.bytes, float64(st.Usage.FreeBytes), "free")
+	gauge(e.nodes, float64(st.Usage.TotalInodes), "total")
+	gauge(e.nodes, float64(st.Usage.FreeInodes), "free")
+	gauge(e.parts, float64(len(st.Partitions)))
+	out <- prometheus.MustNewConstMetric(e.index, prometheus.CounterValue, applied)
+}
