@@ -1,0 +1,172 @@
+package bucketdb
+
+import (
+	"fmt"
+	"log/slog"
+	"path/filepath"
+
+	"github.com/skshohagmiah/bucketdb/replication"
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+// The defaults.
+const (
+	DefaultNodeID        = "n1"
+	DefaultChunkSize     = 4 << 20
+	DefaultStoragePath   = "./chunks"
+	DefaultMetadataPath  = "./metadata"
+	DefaultMaxObjectSize = 5 << 30
+	DefaultCompression   = "snappy"
+	DefaultPartitions    = 64
+)
+
+// Limits of the settings.
+const (
+	MinChunkSize  = 64 << 10 // one frame
+	MaxChunkSize  = 64 << 20
+	MaxPartitions = object.MaxPartitions - 1 // partition 0 is the control group
+)
+
+// Config says where and how a BucketDB keeps its data. Sizes are bytes.
+type Config struct {
+	// ChunkSize is the size at which objects are cut.
+	ChunkSize int64
+	// StoragePath is the directory of the chunks.
+	StoragePath string
+	// ExtraStoragePaths are further ones, usually one a disk.
+	ExtraStoragePaths []string
+	// MetadataPath is the directory of names, attributes and the log.
+	MetadataPath string
+	// MaxObjectSize is the largest body of one write. Multipart uploads and
+	// files written in pieces may grow beyond it.
+	MaxObjectSize int64
+	// CompressionType is "none", "snappy" or "zstd". Chunks that do not shrink
+	// are stored as they are.
+	CompressionType string
+	// Partitions is the number of Raft groups; fixed once the store exists.
+	Partitions int
+	// Cluster makes the node part of a cluster; its zero value is a node alone.
+	Cluster ClusterConfig
+	// Logger receives what a person should know; nil: nothing is logged.
+	Logger *slog.Logger
+}
+
+// ClusterConfig is a node's part in a cluster. In this version a node is alone:
+// an address or a node to join is refused with KindNotSupported.
+type ClusterConfig struct {
+	NodeID    string   // this node's name, unique in the cluster; "" is DefaultNodeID
+	Bootstrap bool     // start a new cluster of which this is the first node; a node alone always does
+	HTTPAddr  string   // where this node listens for other nodes; "": nowhere
+	Join      []string // nodes to join
+}
+
+// DefaultConfig is a node alone that keeps its data below the working directory.
+func DefaultConfig() *Config {
+	return &Config{
+		ChunkSize:       DefaultChunkSize,
+		StoragePath:     DefaultStoragePath,
+		MetadataPath:    DefaultMetadataPath,
+		MaxObjectSize:   DefaultMaxObjectSize,
+		CompressionType: DefaultCompression,
+		Partitions:      DefaultPartitions,
+	}
+}
+
+// Validate says which field is wrong (KindInvalid), or not available in this
+// version (KindNotSupported), and what it may be.
+func (c *Config) Validate() error {
+	switch {
+	case c.ChunkSize < MinChunkSize || c.ChunkSize > MaxChunkSize:
+		return invalid("ChunkSize", c.ChunkSize, "from %d (64 KiB) to %d (64 MiB)", MinChunkSize, MaxChunkSize)
+	case c.MaxObjectSize < 1 || c.MaxObjectSize > object.MaxFileSize:
+		return invalid("MaxObjectSize", c.MaxObjectSize, "from 1 to %d", int64(object.MaxFileSize))
+	case c.Partitions < 1 || c.Partitions > MaxPartitions:
+		return invalid("Partitions", c.Partitions, "from 1 to %d", MaxPartitions)
+	case c.MetadataPath == "":
+		return invalid("MetadataPath", `""`, "a directory, such as %q", DefaultMetadataPath)
+	case c.CompressionType != "none" && c.CompressionType != "snappy" && c.CompressionType != "zstd":
+		return invalid("CompressionType", fmt.Sprintf("%q", c.CompressionType), `"none", "snappy" or "zstd"`)
+	}
+	if err := c.validatePaths(); err != nil {
+		return err
+	}
+	return c.Cluster.validate()
+}
+
+// validatePaths refuses directories that lie in each other: a disk that is
+// replaced must not take another one's data, or the names, with it.
+func (c *Config) validatePaths() error {
+	type field struct{ name, path string }
+	fields := []field{{"MetadataPath", c.MetadataPath}, {"StoragePath", c.StoragePath}}
+	for i, p := range c.ExtraStoragePaths {
+		fields = append(fields, field{fmt.Sprintf("ExtraStoragePaths[%d]", i), p})
+	}
+	for i, f := range fields {
+		if f.path == "" {
+			return invalid(f.name, `""`, "a directory, such as %q", DefaultStoragePath)
+		}
+		abs, err := filepath.Abs(f.path)
+		if err != nil {
+			return object.Errorf(object.KindInvalid, "%s: %v", f.name, err)
+		}
+		fields[i].path = abs
+		for _, g := range fields[:i] {
+			if within(abs, g.path) || within(g.path, abs) {
+				return object.Errorf(object.KindInvalid, "%s (%s) and %s (%s) lie in each other: give each a directory of its own",
+					g.name, g.path, f.name, abs)
+			}
+		}
+	}
+	return nil
+}
+
+// within reports whether path is dir or lies below it; both are absolute.
+func within(path, dir string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(rel)
+}
+
+func (c *ClusterConfig) validate() error {
+	switch {
+	case len(c.Join) > 0:
+		return object.Errorf(object.KindNotSupported,
+			"Cluster.Join: joining another node is not available in this version; leave it empty to run this node alone")
+	case c.HTTPAddr != "":
+		return object.Errorf(object.KindNotSupported,
+			"Cluster.HTTPAddr: a node alone opens no port; leave it empty until this version can join nodes")
+	case len(c.NodeID) > 64:
+		return invalid("Cluster.NodeID", c.NodeID, "up to 64 bytes long")
+	}
+	for _, r := range c.NodeID {
+		if r <= ' ' || r > '~' || r == '/' {
+			return invalid("Cluster.NodeID", fmt.Sprintf("%q", c.NodeID), "printable ASCII without blanks and '/'")
+		}
+	}
+	return nil
+}
+
+func invalid(field string, got any, want string, args ...any) error {
+	return object.Errorf(object.KindInvalid, "%s is %v; it must be %s", field, got, fmt.Sprintf(want, args...))
+}
+
+// node is the same in the engine's terms.
+func (c *Config) node() replication.Config {
+	id, logger := c.Cluster.NodeID, c.Logger
+	if id == "" {
+		id = DefaultNodeID
+	}
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	return replication.Config{
+		NodeID:        id,
+		MetadataPath:  c.MetadataPath,
+		StoragePaths:  append([]string{c.StoragePath}, c.ExtraStoragePaths...),
+		Partitions:    c.Partitions,
+		ChunkSize:     c.ChunkSize,
+		MaxObjectSize: c.MaxObjectSize,
+		Compression:   c.CompressionType,
+		BufferMemory:  max(replication.DefaultBufferMemory, 2*c.ChunkSize),
+		Logger:        logger,
+	}
+}
