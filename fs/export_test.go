@@ -1,0 +1,7 @@
+package fs
+
+// WriteMemory tells the bytes of unflushed writes now, and the most there were.
+func WriteMemory(s *Server) (used, peak int64) { return s.fs.wmem.stats() }
+
+// Hidden tells how many entries no path could name.
+func Hidden(s *Server) int64 { return s.fs.hidden.Load() }

@@ -1,0 +1,302 @@
+package fs
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/skshohagmiah/bucketdb/server/api"
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+// file is the state of one inode that is open here or has changes that were
+// not sent. It follows the inode, whatever its names do.
+type file struct {
+	ino    object.InodeID
+	wanted atomic.Int32 // flushes waited for: no other is started in their way
+
+	mu       sync.Mutex // guards what follows; never held during a request
+	base     *object.Inode
+	opens    int
+	writers  int
+	dirty    *layer
+	dirtyAt  time.Time // since when there is something dirty
+	flushing *layer    // on its way to the cluster; not changed meanwhile
+	inFlight *flushJob // the job that sends it
+}
+
+// handle is one open of a file. It is what the kernel calls fh.
+type handle struct {
+	f      *file
+	write  bool
+	append bool
+	ahead  *prefetch
+}
+
+// handleTable gives open files and directories their numbers.
+type handleTable struct {
+	mu   sync.Mutex // guards what follows
+	next uint64
+	m    map[uint64]any
+}
+
+func newHandleTable() *handleTable { return &handleTable{m: map[uint64]any{}} }
+
+func (t *handleTable) add(h any) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.next++
+	t.m[t.next] = h
+	return t.next
+}
+
+func (t *handleTable) remove(fh uint64) any {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.m[fh]
+	delete(t.m, fh)
+	return h
+}
+
+func (t *handleTable) get(fh uint64) any {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.m[fh]
+}
+
+// file returns an open file's handle; nil when fh is none.
+func (t *handleTable) file(fh uint64) *handle {
+	h, _ := t.get(fh).(*handle)
+	return h
+}
+
+// openFile notes one more open of the inode n and returns its state.
+func (f *filesystem) openFile(n *object.Inode, write bool) *file {
+	f.nodes.mu.Lock()
+	nd := f.nodes.at(n.ID)
+	if nd.file == nil {
+		nd.file = &file{ino: n.ID, dirty: newLayer()}
+	}
+	fl := nd.file
+	fl.mu.Lock()
+	f.nodes.mu.Unlock()
+	defer fl.mu.Unlock()
+	fl.learn(n)
+	fl.opens++
+	if write {
+		fl.writers++
+	}
+	if fl.opens == 1 {
+		f.holds.open(n.ID)
+	}
+	return fl
+}
+
+// closeFile takes one open back. The last one drops the state, and with it
+// what could not be flushed.
+func (f *filesystem) closeFile(fl *file, write bool) int64 {
+	f.nodes.mu.Lock()
+	defer f.nodes.mu.Unlock()
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	fl.opens--
+	if write {
+		fl.writers--
+	}
+	if fl.opens > 0 {
+		return 0
+	}
+	f.holds.close(fl.ino)
+	lost, wrong := fl.dirty.bytes, !fl.dirty.empty()
+	f.wmem.put(lost)
+	fl.dirty = newLayer()
+	if nd := f.nodes.m[fl.ino]; nd != nil && nd.file == fl {
+		nd.file = nil
+		if wrong {
+			nd.cached = 0 // the kernel's pages hold what was lost
+		}
+		f.nodes.tidy(fl.ino, nd)
+	}
+	return lost
+}
+
+// learn takes in a record of the inode, unless a newer one is known. The lock
+// is held.
+func (fl *file) learn(n *object.Inode) {
+	if fl.base != nil && n.Change < fl.base.Change {
+		return
+	}
+	fl.base = n
+}
+
+// look is what the file looks like from here: the cluster's record under the
+// changes it does not have yet. The lock is held.
+func (fl *file) look() *object.Inode {
+	n := *fl.base
+	if fl.flushing != nil {
+		fl.flushing.view(&n)
+	}
+	fl.dirty.view(&n)
+	return &n
+}
+
+// isDirty reports whether there is anything to send. The lock is held.
+func (fl *file) isDirty() bool { return fl.flushing != nil || !fl.dirty.empty() }
+
+// seen is the record to show for n, which the cluster just gave: n itself,
+// under the changes of our own.
+func (f *filesystem) seen(n *object.Inode) *object.Inode {
+	fl := f.nodes.file(n.ID)
+	if fl == nil {
+		return n
+	}
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	fl.learn(n)
+	return fl.look()
+}
+
+// Open revalidates the file, which is what makes a close elsewhere visible
+// here, and lets the kernel keep its pages if they are of the same version.
+func (f *filesystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	ctx, done := f.begin(cancel)
+	defer done()
+	ino := f.inode(in.NodeId)
+	n, err := f.b.GetAttr(ctx, ino)
+	if err != nil {
+		return statusOfInode(err)
+	}
+	h := f.newHandle(n, in.Flags)
+	if h.write && in.Flags&syscall.O_TRUNC != 0 {
+		f.truncate(h.f, in.Mode&fuse.OPEN_KILL_SUIDGID != 0)
+	}
+	out.Fh = f.handles.add(h)
+	if f.nodes.keepCache(ino, n.Version) {
+		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
+	}
+	if !h.write {
+		out.OpenFlags |= fuse.FOPEN_NOFLUSH
+	}
+	return fuse.OK
+}
+
+func (f *filesystem) newHandle(n *object.Inode, flags uint32) *handle {
+	write := flags&syscall.O_ACCMODE != syscall.O_RDONLY
+	fl := f.openFile(n, write)
+	return &handle{f: fl, write: write, append: flags&syscall.O_APPEND != 0, ahead: newPrefetch(f, fl)}
+}
+
+// change applies a change that takes no memory to the dirty layer; the flush
+// will tell the cluster. It returns what the file looks like then.
+func (f *filesystem) change(fl *file, do func(l *layer, now int64)) *object.Inode {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	now := time.Now()
+	if fl.dirty.empty() {
+		fl.dirtyAt = now
+	}
+	before := fl.dirty.bytes
+	do(fl.dirty, now.UnixNano())
+	f.wmem.put(before - fl.dirty.bytes)
+	return fl.look()
+}
+
+// truncate empties the file, as O_TRUNC does.
+func (f *filesystem) truncate(fl *file, kill bool) {
+	f.change(fl, func(l *layer, now int64) {
+		l.truncate(0, now)
+		if kill {
+			fl.killPriv(now)
+		}
+	})
+}
+
+// killPriv takes setuid and setgid away. The lock is held.
+func (fl *file) killPriv(now int64) {
+	mode := fl.look().Mode
+	if clean := withoutPriv(mode); clean != mode {
+		fl.dirty.setAttr(api.SetAttr{Mode: &clean}, now)
+	}
+}
+
+// Create makes a regular file and opens it. The name is there, for everybody,
+// when it returns: O_EXCL must mean something.
+func (f *filesystem) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	ctx, done := f.begin(cancel)
+	defer done()
+	node, st := f.newNode(in.Caller, object.TypeRegular, in.Mode)
+	if st != fuse.OK {
+		return st
+	}
+	node.Exclusive = in.Flags&syscall.O_EXCL != 0
+	n, created, st := f.create(ctx, f.inode(in.NodeId), name, node)
+	if st != fuse.OK {
+		return st
+	}
+	h := f.newHandle(n, in.Flags)
+	if !created && h.write && in.Flags&syscall.O_TRUNC != 0 {
+		f.truncate(h.f, in.OpenFlags&fuse.OPEN_KILL_SUIDGID != 0)
+	}
+	f.nodes.keepCache(n.ID, n.Version)
+	f.entry(&out.EntryOut, n)
+	out.Fh = f.handles.add(h)
+	return fuse.OK
+}
+
+// Flush is close(2) of one descriptor: what was written is durable when it
+// returns, or the program gets the error.
+func (f *filesystem) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status {
+	h := f.handles.file(in.Fh)
+	if h == nil || !h.write {
+		return fuse.OK
+	}
+	return f.flushFor(cancel, h.f)
+}
+
+// Fsync makes the file's content and attributes durable.
+func (f *filesystem) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	h := f.handles.file(in.Fh)
+	if h == nil {
+		return fuse.Status(syscall.EBADF)
+	}
+	return f.flushFor(cancel, h.f)
+}
+
+// FsyncDir has nothing to do: names are durable when their operation returns.
+func (f *filesystem) FsyncDir(<-chan struct{}, *fuse.FsyncIn) fuse.Status { return fuse.OK }
+
+func (f *filesystem) flushFor(cancel <-chan struct{}, fl *file) fuse.Status {
+	ctx, stop := f.waiting(cancel)
+	defer stop()
+	return statusOfInode(f.flush(ctx, fl))
+}
+
+// Release drops a handle. Pages of a shared mapping may have come after the
+// last Flush, so it flushes too; no one is left to hear of an error but the log.
+func (f *filesystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
+	h, _ := f.handles.remove(in.Fh).(*handle)
+	if h == nil {
+		return
+	}
+	h.ahead.drop()
+	var err error
+	if h.write {
+		err = f.flush(context.Background(), h.f)
+	}
+	if lost := f.closeFile(h.f, h.write); lost > 0 {
+		f.log.Error("unflushed bytes of a closed file are lost; close(2) reported it", "inode", h.f.ino, "bytes", lost, "error", err)
+	}
+}
+
+// newNode describes an inode that a program makes.
+func (f *filesystem) newNode(c fuse.Caller, t object.FileType, mode uint32) (api.NewNode, fuse.Status) {
+	uid, ok1 := f.o.UIDs.stored(c.Uid)
+	gid, ok2 := f.o.GIDs.stored(c.Gid)
+	if !ok1 || !ok2 {
+		return api.NewNode{}, fuse.Status(syscall.EOVERFLOW)
+	}
+	return api.NewNode{Type: api.Type(t), Mode: mode & 0o7777, UID: uid, GID: gid, Exclusive: true}, fuse.OK
+}

@@ -1,0 +1,281 @@
+package fs
+
+import (
+	"bytes"
+	"context"
+	"time"
+
+	"github.com/skshohagmiah/bucketdb/server/api"
+	"github.com/skshohagmiah/bucketdb/storage/object"
+	"golang.org/x/sync/errgroup"
+)
+
+// maxSending bounds the write requests under way, over all files.
+const maxSending = 8
+
+// flushJob is one flush of one file. Jobs run on their own, so that a signal
+// ends the wait for one but never tears a write apart.
+type flushJob struct {
+	done chan struct{}
+	err  error // read it after done
+}
+
+// flush sends everything that is dirty when it is called and returns when that
+// is durable. It may be called without any lock only. When ctx ends the wait
+// ends, the flush does not.
+func (f *filesystem) flush(ctx context.Context, fl *file) error {
+	fl.wanted.Add(1)
+	defer fl.wanted.Add(-1)
+	for {
+		fl.mu.Lock()
+		job, ours := fl.inFlight, false
+		if job == nil {
+			if fl.dirty.empty() {
+				fl.mu.Unlock()
+				return nil
+			}
+			job, ours = f.launchAll(fl), true
+		}
+		fl.mu.Unlock()
+		select {
+		case <-job.done:
+			if ours {
+				return job.err
+			}
+			// What another's job could not send is dirty again: try it ourselves.
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// launchAll starts a flush of the whole dirty layer. The lock is held, nothing
+// is in flight.
+func (f *filesystem) launchAll(fl *file) *flushJob {
+	l := fl.dirty
+	fl.dirty = newLayer()
+	return f.launch(fl, l)
+}
+
+// launch starts a flush of l, which is not part of the dirty layer any more.
+func (f *filesystem) launch(fl *file, l *layer) *flushJob {
+	job := &flushJob{done: make(chan struct{})}
+	fl.flushing, fl.inFlight = l, job
+	base := fl.base
+	go func() {
+		s := &sender{f: f, fl: fl, l: l, base: base, sent: make([]bool, len(l.extents))}
+		job.err = s.run()
+		f.finish(fl, s, job)
+	}()
+	return job
+}
+
+// finish drops the layer that was sent, or puts what was not sent back under
+// what was written meanwhile.
+func (f *filesystem) finish(fl *file, s *sender, job *flushJob) {
+	fl.mu.Lock()
+	l := fl.flushing
+	fl.flushing, fl.inFlight = nil, nil
+	freed := l.bytes
+	if job.err != nil && fl.opens > 0 {
+		for i := range l.extents {
+			l.extents[i].sent = s.sent[i]
+		}
+		before := l.bytes + fl.dirty.bytes
+		fl.dirty = l.over(fl.dirty)
+		fl.dirtyAt = time.Now() // tried again after another delay
+		freed = before - fl.dirty.bytes
+	}
+	fl.mu.Unlock()
+	f.wmem.put(freed)
+	if job.err != nil {
+		f.log.Warn("a flush failed; it is tried again until the file is closed", "inode", fl.ino, "error", job.err)
+	}
+	close(job.done)
+}
+
+// flushAll sends everything dirty of all files.
+func (f *filesystem) flushAll(ctx context.Context) error {
+	g := errgroup.Group{}
+	g.SetLimit(maxSending)
+	for _, fl := range f.nodes.files() {
+		g.Go(func() error { return object.WithOp(f.flush(ctx, fl), "flush", "", fl.ino.String()) })
+	}
+	return g.Wait()
+}
+
+// writeback sends what has been dirty for a while, so that a file that stays
+// open is not kept from the others for ever.
+func (f *filesystem) writeback() {
+	tick := time.NewTicker(max(f.o.WritebackDelay/4, 10*time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-f.ctx.Done():
+			return
+		case now := <-tick.C:
+			for _, fl := range f.nodes.files() {
+				fl.mu.Lock()
+				if fl.inFlight == nil && !fl.dirty.empty() && now.Sub(fl.dirtyAt) >= f.o.WritebackDelay {
+					f.launchAll(fl)
+				}
+				fl.mu.Unlock()
+			}
+		}
+	}
+}
+
+// sender sends one layer: first what cuts the file, then the extents, several
+// at a time, then the last of them with the attributes. base is the cluster's
+// record as it is known.
+type sender struct {
+	f    *filesystem
+	fl   *file
+	l    *layer
+	base *object.Inode
+	sent []bool
+}
+
+func (s *sender) run() error {
+	attr := s.l.pending()
+	whole, err := s.cut()
+	if err != nil {
+		return err
+	}
+	size := s.l.size(s.base.Size)
+	reach := s.base.Size
+	var plain, tails []int
+	for i, e := range s.l.extents {
+		reach = max(reach, e.end())
+		if e.tail {
+			tails = append(tails, i)
+		} else {
+			plain = append(plain, i)
+		}
+	}
+	last := -1 // the extent that carries the attributes
+	grow := s.l.cut >= 0 && size > reach
+	if n := len(s.l.extents); n > 0 && !grow {
+		if len(tails) > 0 {
+			last, tails = tails[len(tails)-1], tails[:len(tails)-1]
+		} else {
+			last, plain = plain[len(plain)-1], plain[:len(plain)-1]
+		}
+	}
+	if err := s.extents(plain, tails); err != nil {
+		return err
+	}
+	switch {
+	case last >= 0:
+		alone := len(plain)+len(tails) == 0
+		return s.write(last, api.WriteOptions{Attr: attr, Truncate: whole}, alone)
+	case grow:
+		attr.Size = &size
+	}
+	if attr.IsZero() {
+		return nil
+	}
+	return s.setAttr(attr)
+}
+
+// cut ends the file where the layer says, unless one write does it in passing:
+// whole is true then.
+func (s *sender) cut() (whole bool, err error) {
+	if s.l.cut < 0 || s.l.cut >= s.base.Size {
+		return false, nil
+	}
+	if es := s.l.extents; len(es) == 1 && es[0].off <= s.l.cut && es[0].end() == s.l.end {
+		return true, nil
+	}
+	size := s.l.cut
+	return false, s.setAttr(api.SetAttr{Size: &size})
+}
+
+func (s *sender) setAttr(a api.SetAttr) error {
+	ctx, done := s.f.begin(nil)
+	defer done()
+	n, err := s.f.b.SetAttr(ctx, s.fl.ino, a)
+	if err != nil {
+		return err
+	}
+	s.learned(n, 0)
+	return nil
+}
+
+// extents sends the plain ones in parallel, then the appended ones in order.
+func (s *sender) extents(plain, tails []int) error {
+	g := errgroup.Group{}
+	g.SetLimit(maxSending)
+	for _, i := range plain {
+		g.Go(func() error { return s.write(i, api.WriteOptions{}, false) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, i := range tails {
+		if err := s.write(i, api.WriteOptions{}, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write sends one extent. alone says that it is the layer's only request: only
+// then can a condition prove that the kernel's pages are still right after it.
+func (s *sender) write(i int, o api.WriteOptions, alone bool) error {
+	select {
+	case s.f.sending <- struct{}{}:
+	case <-s.f.ctx.Done():
+		return errStopped
+	}
+	defer func() { <-s.f.sending }()
+	ctx, done := s.f.begin(nil)
+	defer done()
+	e := s.l.extents[i]
+	o.Size, o.Append = int64(len(e.data)), e.tail
+	from := uint64(0)
+	if alone && s.base.Version != 0 && s.f.nodes.cachedVersion(s.fl.ino) == s.base.Version {
+		from, o.Cond.IfMatch = s.base.Version, []string{s.base.ETag()}
+	}
+	n, at, err := s.f.b.Write(ctx, s.fl.ino, e.off, bytes.NewReader(e.data), o)
+	if from != 0 && object.IsKind(err, object.KindPrecondition) {
+		from, o.Cond.IfMatch = 0, nil // somebody else wrote too; the last one wins
+		n, at, err = s.f.b.Write(ctx, s.fl.ino, e.off, bytes.NewReader(e.data), o)
+	}
+	if err != nil {
+		// Whether an append happened may be unknown, and a second one would be a
+		// second copy: it is not repeated. The program gets the error.
+		s.sent[i] = e.tail
+		return err
+	}
+	s.sent[i] = true
+	s.learned(n, from)
+	if at != e.off {
+		s.f.notes.pages(s.fl.ino) // others appended too
+	}
+	return nil
+}
+
+// learned takes in the record after a request of our own. from is the version
+// it was before, where that is certain.
+func (s *sender) learned(n *object.Inode, from uint64) {
+	s.f.notes.own(n)
+	s.fl.mu.Lock()
+	before := s.fl.base.Version
+	s.fl.learn(n)
+	if s.base.Change <= n.Change {
+		s.base = n
+	}
+	s.fl.mu.Unlock()
+	if n.Version != before {
+		s.f.nodes.cacheMoved(s.fl.ino, from, n.Version)
+	}
+}
+
+// waiting makes the context of a wait for a flush: each request of the flush
+// has a deadline of its own, so that only a signal ends the wait early.
+func (f *filesystem) waiting(cancel <-chan struct{}) (context.Context, func()) {
+	ctx, stop := context.WithCancelCause(f.ctx)
+	go f.interruptible(ctx, cancel, stop)
+	return ctx, func() { stop(nil) }
+}
