@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/skshohagmiah/bucketdb"
+	"github.com/skshohagmiah/bucketdb/server"
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+// serverFlags are the settings of a node.
+type serverFlags struct {
+	id, api, http, metadata, compression string
+	storage, join                        []string
+	bootstrap, allowAnonymous            bool
+	partitions                           int
+	chunkSize, maxObject                 size
+	grace                                time.Duration
+}
+
+func (a *app) serverCommand() *cobra.Command {
+	s := serverFlags{chunkSize: bucketdb.DefaultChunkSize, maxObject: bucketdb.DefaultMaxObjectSize}
+	c := &cobra.Command{
+		Use:   "server",
+		Short: "Start a node (the default command)",
+		Long: `Start a node and serve its API until SIGTERM or Ctrl-C: requests in flight finish, and
+a second signal ends it at once. What was acknowledged is on disk either way.
+
+  bucketdb -bootstrap=true -id n1
+  bucketdb server --api 127.0.0.1:9080 --metadata /var/lib/bucketdb/meta --storage /disk1,/disk2`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			logger, err := a.logger(a.io.err)
+			if err != nil {
+				return err
+			}
+			cfg, err := s.config(logger)
+			if err != nil {
+				return err
+			}
+			return s.serve(c.Context(), cfg, logger)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&s.id, "id", bucketdb.DefaultNodeID, "`NAME` of this node, unique in its cluster")
+	f.StringVar(&s.api, "api", "127.0.0.1:9080", "listen for clients on this `ADDRESS`")
+	f.StringVar(&s.http, "http", "127.0.0.1:8080", "`ADDRESS` for other nodes; not opened before this version can join nodes")
+	f.StringSliceVar(&s.join, "join", nil, "`ADDRESS` of a node whose cluster to join; not available yet")
+	f.BoolVar(&s.bootstrap, "bootstrap", false, "start a new cluster; a node that joins none does that anyway")
+	f.StringSliceVar(&s.storage, "storage", []string{bucketdb.DefaultStoragePath}, "`DIR` of the data; several, separated by commas, for several disks")
+	f.StringVar(&s.metadata, "metadata", bucketdb.DefaultMetadataPath, "`DIR` of names, attributes and the log")
+	f.IntVar(&s.partitions, "partitions", bucketdb.DefaultPartitions, "`NUMBER` of Raft groups; fixed once the store exists")
+	f.Var(&s.chunkSize, "chunk-size", "cut objects at this size")
+	f.Var(&s.maxObject, "max-object-size", "largest body of one request")
+	f.StringVar(&s.compression, "compression", bucketdb.DefaultCompression, "`KIND`: none, snappy or zstd")
+	f.BoolVar(&s.allowAnonymous, "allow-anonymous", false, "serve everybody who can reach an address off loopback")
+	f.DurationVar(&s.grace, "shutdown-timeout", 30*time.Second, "`TIME` that requests have to finish at the end")
+	return c
+}
+
+// config is the library's configuration that the flags describe.
+func (s *serverFlags) config(logger *slog.Logger) (*bucketdb.Config, error) {
+	if s.bootstrap && len(s.join) > 0 {
+		return nil, usagef("bucketdb server", "-bootstrap starts a new cluster and -join joins one: give one of them")
+	}
+	if len(s.join) > 0 {
+		return nil, advise(object.Errorf(object.KindNotSupported, "-join %s: joining another node is not available in this version", s.join[0]),
+			"Start this node without -join; it serves alone.")
+	}
+	if len(s.storage) == 0 {
+		return nil, usagef("bucketdb server", "-storage is empty; give at least one directory")
+	}
+	cfg := &bucketdb.Config{
+		ChunkSize: int64(s.chunkSize), MaxObjectSize: int64(s.maxObject), CompressionType: s.compression,
+		StoragePath: s.storage[0], ExtraStoragePaths: s.storage[1:], MetadataPath: s.metadata, Partitions: s.partitions,
+		Cluster: bucketdb.ClusterConfig{NodeID: s.id, Bootstrap: s.bootstrap}, Logger: logger,
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, &usageError{command: "bucketdb server", err: err}
+	}
+	return cfg, nil
+}
+
+// serve runs the node until ctx ends. The listener comes first: a port that is
+// taken should not cost a start of the store.
+func (s *serverFlags) serve(ctx context.Context, cfg *bucketdb.Config, logger *slog.Logger) error {
+	if err := server.CheckListen(s.api, s.allowAnonymous); err != nil {
+		return err
+	}
+	ln, err := listen(ctx, s.api)
+	if err != nil {
+		return err
+	}
+	defer ln.Close()
+	start := time.Now()
+	db, err := bucketdb.Open(ctx, cfg)
+	if err != nil {
+		return openAdvice(err, cfg)
+	}
+	srv, err := server.New(db.Node(), server.Options{Logger: logger, AllowAnonymous: s.allowAnonymous, MaxObjectSize: cfg.MaxObjectSize})
+	if err != nil {
+		return errors.Join(err, db.Close())
+	}
+	logger.Info("ready", "api", "http://"+ln.Addr().String(), "node", s.id, "metadata", cfg.MetadataPath, "storage", s.storage,
+		"version", buildVersion(), "took", time.Since(start).Round(time.Millisecond))
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ln) }()
+	select {
+	case err = <-served: // it never ends by itself but by an error
+	case <-ctx.Done():
+		logger.Info("stopping: requests in flight may finish", "timeout", s.grace)
+		err = s.stop(srv, logger)
+	}
+	return errors.Join(err, db.Close())
+}
+
+// stop lets the requests in flight finish.
+func (s *serverFlags) stop(srv *server.Server, logger *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(context.Background(), s.grace)
+	defer cancel()
+	err := srv.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		logger.Warn("requests in flight were cut off", "after", s.grace)
+		return nil
+	}
+	return err
+}
+
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, advise(err, "Another program listens on %s: stop it, or choose another address with -api.", address)
+	case errors.Is(err, os.ErrPermission):
+		return nil, advise(err, "Ports below 1024 need privileges: choose another address with -api.")
+	}
+	return ln, err
+}
+
+// openAdvice says what to do about a store that does not open.
+func openAdvice(err error, cfg *bucketdb.Config) error {
+	switch {
+	case object.IsKind(err, object.KindBusy):
+		return advise(err, "Another process has this store open: stop it, or give this one other directories with -metadata and -storage.")
+	case object.IsKind(err, object.KindVersion):
+		return advise(err, "Run the version of bucketdb that wrote it, or a newer one. Nothing was changed.")
+	case object.IsKind(err, object.KindPermission):
+		return advise(err, "Run as the user who owns %s, or change its owner.", cfg.MetadataPath)
+	}
+	return fmt.Errorf("the store does not open: %w", err)
+}
