@@ -16,6 +16,7 @@ import (
 const (
 	sweepEvery   = 10 * time.Second
 	compactEvery = time.Minute
+	auditEvery   = time.Hour
 	reclaimBatch = 128
 	sessionIdle  = 24 * time.Hour
 )
@@ -25,7 +26,7 @@ func (n *Node) background() {
 		n.goWork(func() { n.reclaimer(p) })
 	}
 	n.goWork(n.sweeper)
-	n.goWork(func() { n.logged("orphan audit", n.audit(n.ctx)) })
+	n.goWork(n.auditor)
 	n.goWork(n.watchLog)
 }
 
@@ -53,6 +54,7 @@ func (n *Node) watchLog() {
 func (n *Node) sweeper() {
 	n.logged("transactions", n.sweep(time.Now()))
 	n.logged("staged contents", n.dropStaged())
+	n.logged("multipart uploads", n.endUploads())
 	sweep, compact := time.NewTicker(sweepEvery), time.NewTicker(compactEvery)
 	defer sweep.Stop()
 	defer compact.Stop()
@@ -64,6 +66,7 @@ func (n *Node) sweeper() {
 			n.logged("transactions", n.sweep(time.Now().Add(-sweepEvery)))
 		case <-compact.C:
 			n.logged("sessions", n.endIdleSessions())
+			n.logged("multipart uploads", n.endUploads())
 			for _, p := range n.parts {
 				n.logged("log compaction", p.group.Compact())
 			}
@@ -129,6 +132,37 @@ func (n *Node) dropStaged() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// endUploads gives up multipart uploads that ended half way, or whose bucket is gone.
+func (n *Node) endUploads() error {
+	for _, p := range n.parts[1:] {
+		ended, buckets := []object.UploadID(nil), map[object.UploadID]object.InodeID{}
+		v := p.machine.View()
+		err := v.Uploads(func(id object.UploadID, r namespace.UploadRec) bool {
+			if r.Ended {
+				ended = append(ended, id)
+			} else {
+				buckets[id] = r.Bucket
+			}
+			return len(ended)+len(buckets) < 10000
+		})
+		v.Close()
+		if err != nil {
+			return err
+		}
+		for id, root := range buckets {
+			if _, err := n.GetAttr(n.ctx, root); object.IsKind(err, object.KindStale) {
+				ended = append(ended, id)
+			}
+		}
+		for _, id := range ended {
+			if err := n.endUpload(p.id, id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (n *Node) endIdleSessions() error {
@@ -198,7 +232,7 @@ func (n *Node) reclaim(p *partition) (left bool, err error) {
 		cmd := &namespace.Reclaim{}
 		now := time.Now()
 		for _, g := range list {
-			if p.leases.free(g.Inode, g.At, now) {
+			if p.leases.free(g.Inode, g.At, g.Whole, now) {
 				cmd.Items = append(cmd.Items, g)
 			} else {
 				left = true
@@ -228,6 +262,21 @@ func (n *Node) release(p *partition) error {
 		}
 		if _, err := n.do(n.ctx, p.id, &namespace.Command{Released: &namespace.Released{Chunks: ids}}); err != nil {
 			return err
+		}
+	}
+}
+
+// auditor audits after the start and now and then: an entry whose outcome was
+// not known may have left chunks since.
+func (n *Node) auditor() {
+	tick := time.NewTicker(auditEvery)
+	defer tick.Stop()
+	for {
+		n.logged("orphan audit", n.audit(n.ctx))
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-tick.C:
 		}
 	}
 }

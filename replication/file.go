@@ -179,17 +179,25 @@ func (n *Node) Create(ctx context.Context, dir object.InodeID, name string, node
 		ino, err := n.mkdir(ctx, dir, name, node)
 		return ino, err == nil, err
 	}
-	ino, err := n.put(ctx, dir, name, newInode(node.Type, node), namespace.Body{})
-	if !object.IsKind(err, object.KindExists) || exclusive || node.Type != object.TypeRegular {
-		return ino, err == nil, err
+	for attempt := 0; ; attempt++ {
+		r, err := n.put(ctx, dir, name, newInode(node.Type, node), namespace.Body{})
+		if err == nil {
+			return r.Inode, true, nil
+		}
+		if !object.IsKind(err, object.KindExists) || exclusive || node.Type != object.TypeRegular {
+			return nil, false, err
+		}
+		ino, lerr := n.Lookup(ctx, dir, name)
+		switch {
+		case object.IsKind(lerr, object.KindNotFound) && attempt < 10 && token(ctx) == nil:
+			continue // it went between the two
+		case lerr != nil:
+			return nil, false, lerr
+		case ino.IsDir():
+			return nil, false, object.Errorf(object.KindExists, "a directory of this name exists")
+		}
+		return ino, false, nil
 	}
-	if ino, err = n.Lookup(ctx, dir, name); err != nil {
-		return nil, false, err
-	}
-	if ino.IsDir() {
-		return nil, false, object.Errorf(object.KindExists, "a directory of this name exists")
-	}
-	return ino, false, nil
 }
 
 func checkNode(name string, node NewNode) error {
@@ -206,18 +214,14 @@ func checkNode(name string, node NewNode) error {
 }
 
 // put is the exclusive create of a mount.
-func (n *Node) put(ctx context.Context, dir object.InodeID, name string, node object.Inode, body namespace.Body) (*object.Inode, error) {
+func (n *Node) put(ctx context.Context, dir object.InodeID, name string, node object.Inode, body namespace.Body) (*namespace.Result, error) {
 	if dir == object.RootInode {
 		return nil, object.Errorf(object.KindPermission, "only buckets (directories) can be made at the top")
 	}
-	r, err := n.once(ctx, func() (*namespace.Result, error) {
+	return n.once(ctx, func() (*namespace.Result, error) {
 		return n.do(ctx, dir.Partition(), &namespace.Command{Token: token(ctx),
 			Put: &namespace.Put{Dir: dir, Name: name, Node: node, Body: body, Exclusive: true, Mount: true}})
 	})
-	if err != nil {
-		return nil, err
-	}
-	return r.Inode, nil
 }
 
 func (n *Node) mkdir(ctx context.Context, dir object.InodeID, name string, node NewNode) (*object.Inode, error) {
@@ -255,9 +259,12 @@ func (n *Node) CreateWith(ctx context.Context, dir object.InodeID, name string, 
 	rec := newInode(object.TypeRegular, node)
 	overlay(&rec, o.Attr)
 	rec.SHA256 = rc.sha256
-	ino, err := n.put(ctx, dir, name, rec, rc.body)
-	n.settleUpload(rc, err)
-	return ino, err
+	r, err := n.put(ctx, dir, name, rec, rc.body)
+	n.settleUpload(rc, r, err)
+	if err != nil {
+		return nil, err
+	}
+	return r.Inode, nil
 }
 
 // overlay applies the attributes that travel with a new file.
@@ -285,10 +292,12 @@ func overlay(i *object.Inode, a SetAttr) {
 }
 
 // settleUpload ends an upload after the entry that was to commit it.
-func (n *Node) settleUpload(rc *received, err error) {
+func (n *Node) settleUpload(rc *received, r *namespace.Result, err error) {
 	switch {
-	case err == nil:
+	case err == nil && !r.Recalled:
 		n.keep(rc)
+	case err == nil:
+		n.discard(rc) // an earlier attempt's body is the one that counts
 	default:
 		rc.uncertain = rc.uncertain || uncertain(err)
 		n.discard(rc)
@@ -338,7 +347,7 @@ func (n *Node) link(ctx context.Context, ino, dir object.InodeID, name string, e
 			return &namespace.Decide{PutDentry: &namespace.PutDentry{Dir: dir, Name: name, Inode: ino, Type: rec.Type, Mount: mount}}
 		},
 	})
-	if err == nil {
+	if err == nil && !r.Recalled {
 		r.Inode = rec
 	}
 	return r, err

@@ -90,7 +90,8 @@ func (l *leases) release(ino object.InodeID, session object.UploadID) {
 }
 
 // free reports whether what was retired from a file at an index may go.
-func (l *leases) free(ino object.InodeID, at uint64, now time.Time) bool {
+// whole: the inode itself goes.
+func (l *leases) free(ino object.InodeID, at uint64, whole bool, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for s, until := range l.holds[ino] {
@@ -103,7 +104,7 @@ func (l *leases) free(ino object.InodeID, at uint64, now time.Time) bool {
 	}
 	delete(l.holds, ino)
 	for pin := range l.pins[ino] {
-		if pin < at {
+		if whole || pin < at {
 			return false
 		}
 	}

@@ -23,6 +23,7 @@ func (n *Node) List(ctx context.Context, bucket string, o ListOptions) (ListPage
 	if o.After != "" && o.After >= o.Prefix {
 		l.from = o.After + "\x00"
 		if o.Delimiter != "" && strings.HasPrefix(o.After, o.Prefix) && strings.HasSuffix(o.After, o.Delimiter) &&
+			len(o.After) >= len(o.Prefix)+len(o.Delimiter) &&
 			strings.Index(o.After[len(o.Prefix):], o.Delimiter) == len(o.After)-len(o.Prefix)-len(o.Delimiter) {
 			l.from = successor(o.After) // a common prefix: what is under it is behind us
 		}

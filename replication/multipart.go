@@ -104,10 +104,10 @@ func (n *Node) putPart(ctx context.Context, bucket, key, upload string, number i
 		rc.body.Inline = nil
 	}
 	rec := namespace.PartRec{Number: number, Size: rc.body.Size, ETag: hex.EncodeToString(rc.sha256[:16]), SHA256: rc.sha256, Mtime: time.Now().UnixNano()}
-	_, err = n.once(ctx, func() (*namespace.Result, error) {
+	r, err := n.once(ctx, func() (*namespace.Result, error) {
 		return n.do(ctx, part, &namespace.Command{Token: token(ctx), PutPart: &namespace.PutPart{Upload: id, Part: rec, Body: rc.body}})
 	})
-	n.settleUpload(rc, err)
+	n.settleUpload(rc, r, err)
 	return asPart(rec), err
 }
 
@@ -153,7 +153,7 @@ func (n *Node) Uploads(ctx context.Context, bucket, prefix, after string, limit 
 	for _, p := range n.parts[1:] {
 		err := n.inView(ctx, p.id, func(v *namespace.View) error {
 			return v.Uploads(func(id object.UploadID, r namespace.UploadRec) bool {
-				if r.Bucket == b.Root && strings.HasPrefix(r.Key, prefix) && r.Key > after {
+				if !r.Ended && r.Bucket == b.Root && strings.HasPrefix(r.Key, prefix) && r.Key > after {
 					list = append(list, Upload{ID: uploadName(p.id, id), Bucket: bucket, Key: r.Key, Started: time.Unix(0, r.Started)})
 				}
 				if len(list) >= 2*limit { // keep the first ones only: bounded memory
@@ -218,7 +218,7 @@ func (n *Node) completeUpload(ctx context.Context, bucket, key, upload string, p
 		if err := n.makeMissing(ctx, &p, part); err != nil {
 			return nil, err
 		}
-		body, err := n.shareParts(ctx, part, sources, p.dir.Partition())
+		body, err := n.shareParts(ctx, part, id, sources, p.dir.Partition())
 		if err != nil {
 			return nil, err
 		}
@@ -268,7 +268,7 @@ func (n *Node) chosenParts(ctx context.Context, part object.PartitionID, id obje
 
 // shareParts stages the parts' extents one after another. The upload keeps the
 // parts, and so their chunks, until it ends.
-func (n *Node) shareParts(ctx context.Context, from object.PartitionID, parts []namespace.PartRec, part object.PartitionID) (body namespace.Body, err error) {
+func (n *Node) shareParts(ctx context.Context, from object.PartitionID, id object.UploadID, parts []namespace.PartRec, part object.PartitionID) (body namespace.Body, err error) {
 	body.Content = newContentID()
 	var batch []object.Extent
 	flush := func() error {
@@ -283,10 +283,14 @@ func (n *Node) shareParts(ctx context.Context, from object.PartitionID, parts []
 	}()
 	data := 0
 	for _, pr := range parts {
+		covered := int64(0)
 		for off := int64(0); off < pr.Size; {
 			var exts []object.Extent
 			next := int64(-1)
 			err := n.inView(ctx, from, func(v *namespace.View) (err error) {
+				if err := v.HasPart(id, pr.Number, pr.Content); err != nil {
+					return err // completed, aborted or replaced meanwhile
+				}
 				exts, next, err = v.Extents(pr.Content, ^uint64(0)-1, off, pr.Size, namespace.MaxExtents/2)
 				return err
 			})
@@ -294,6 +298,10 @@ func (n *Node) shareParts(ctx context.Context, from object.PartitionID, parts []
 				return body, err
 			}
 			for _, e := range exts {
+				if e.Offset != covered {
+					return body, object.Errorf(object.KindCorrupt, "part %d has a gap at %d: upload it again", pr.Number, covered)
+				}
+				covered = e.End()
 				if len(batch) == namespace.MaxExtents || data+len(e.Data) > 256<<10 {
 					if err := flush(); err != nil {
 						return body, err
@@ -307,6 +315,9 @@ func (n *Node) shareParts(ctx context.Context, from object.PartitionID, parts []
 			if off = next; next < 0 {
 				break
 			}
+		}
+		if covered != pr.Size {
+			return body, object.Errorf(object.KindCorrupt, "part %d ends at %d of %d bytes: upload it again", pr.Number, covered, pr.Size)
 		}
 		body.Size += pr.Size
 	}

@@ -80,7 +80,7 @@ func (n *Node) commitObject(ctx context.Context, bucket, key string, rc *receive
 		put := &namespace.Put{Dir: p.dir, Name: p.name, Node: node, Body: rc.body, Cond: c, Inherit: inherit}
 		return n.swap(ctx, &p, put)
 	})
-	n.settleUpload(rc, err)
+	n.settleUpload(rc, r, err)
 	if err != nil {
 		return nil, err
 	}
@@ -179,27 +179,35 @@ func (n *Node) find(ctx context.Context, bucket, key string) (p place, ino objec
 		if p, err = n.locate(ctx, bucket, key); err != nil {
 			return err
 		}
-		if !p.found() {
-			return errNoObject()
+		ino, err = n.named(ctx, &p)
+		if p.dir == p.bucket && p.found() {
+			return err // no directory on the way that could have moved
 		}
-		file, sub, err := n.entry(ctx, p.dir, p.name)
-		if object.IsKind(err, object.KindStale) {
-			return errNoObject()
+		now, eerr := n.epoch(ctx)
+		switch {
+		case eerr != nil:
+			return eerr
+		case now != p.epoch:
+			return again{object.Errorf(object.KindConflict, "a directory was renamed meanwhile")}
 		}
-		if err != nil {
-			return err
-		}
-		e := file
-		if p.isDir {
-			e = sub
-		}
-		if e == nil {
-			return errNoObject()
-		}
-		ino = e.Inode
-		return nil
+		return err
 	})
 	return p, ino, err
+}
+
+// named is the inode of a place's own name.
+func (n *Node) named(ctx context.Context, p *place) (object.InodeID, error) {
+	if !p.found() {
+		return 0, errNoObject()
+	}
+	e, err := n.oneEntry(ctx, p.dir, p.name, p.isDir)
+	if object.IsKind(err, object.KindStale) || err == nil && e == nil {
+		return 0, errNoObject()
+	}
+	if err != nil {
+		return 0, err
+	}
+	return e.Inode, nil
 }
 
 func errNoObject() error { return object.Errorf(object.KindNotFound, "no such object") }

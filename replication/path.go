@@ -80,12 +80,12 @@ func (p *place) found() bool { return len(p.missing) == 0 }
 // operation is applied.
 func (n *Node) locate(ctx context.Context, bucket, key string) (p place, err error) {
 	err = n.inView(ctx, object.Control, func(v *namespace.View) error {
-		r, err := v.Rename()
+		epoch, err := v.Epoch()
 		if err != nil {
 			return err
 		}
-		p.epoch = max(r.Epoch, 1)
-		_, sub, err := v.Lookup(object.RootInode, bucket)
+		p.epoch = epoch
+		sub, err := v.LookupOne(object.RootInode, bucket, true)
 		if err != nil {
 			return err
 		}
@@ -118,27 +118,31 @@ func (n *Node) locate(ctx context.Context, bucket, key string) (p place, err err
 	return p, nil
 }
 
-// subdir is the directory under a name, or 0. A directory that is being moved
-// is waited for: nobody resolves through it.
+// subdir is the directory under a name, or 0.
 func (n *Node) subdir(ctx context.Context, dir object.InodeID, name string) (object.InodeID, error) {
+	sub, err := n.oneEntry(ctx, dir, name, true)
+	switch {
+	case object.IsKind(err, object.KindStale):
+		return 0, nil // it vanished meanwhile; what it held did too
+	case err != nil || sub == nil:
+		return 0, err
+	}
+	return sub.Inode, nil
+}
+
+// oneEntry finds a name as a directory or as something else. An entry that is
+// being moved is waited for: nobody resolves through it.
+func (n *Node) oneEntry(ctx context.Context, dir object.InodeID, name string, isDir bool) (e *namespace.Entry, err error) {
 	for attempt := 0; ; attempt++ {
-		var sub *namespace.Entry
 		err := n.inView(ctx, dir.Partition(), func(v *namespace.View) (err error) {
-			_, sub, err = v.Lookup(dir, name)
+			e, err = v.LookupOne(dir, name, isDir)
 			return err
 		})
-		switch {
-		case object.IsKind(err, object.KindStale):
-			return 0, nil // it vanished meanwhile; what it held did too
-		case err != nil:
-			return 0, err
-		case sub == nil:
-			return 0, nil
-		case sub.Tx == nil:
-			return sub.Inode, nil
+		if err != nil || e == nil || e.Tx == nil {
+			return e, err
 		}
-		if err := n.meet(ctx, *sub.Tx, dir.Partition(), attempt, nil); err != nil {
-			return 0, err
+		if err := n.meet(ctx, *e.Tx, dir.Partition(), attempt, nil); err != nil {
+			return nil, err
 		}
 	}
 }
@@ -181,7 +185,8 @@ func (n *Node) makeMissing(ctx context.Context, p *place, last object.PartitionI
 		now := time.Now().UnixNano()
 		node := object.Inode{Type: object.TypeDirectory, Mode: 0o755, Implicit: true, Parent: p.dir,
 			Atime: now, Mtime: now, Ctime: now, Btime: now}
-		ino, err := n.makeDir(ctx, p.dir, name, node, part, p.epoch, false)
+		// Not the mutation itself: it must not take the client's token.
+		ino, err := n.makeDir(withoutToken(ctx), p.dir, name, node, part, p.epoch, false)
 		if object.IsKind(err, object.KindExists) {
 			if ino, err = n.subdir(ctx, p.dir, name); err == nil && ino == 0 {
 				return again{object.Errorf(object.KindConflict, "a directory vanished meanwhile")}
@@ -207,7 +212,7 @@ func (n *Node) makeDir(ctx context.Context, dir object.InodeID, name string, nod
 
 func (n *Node) makeDirNode(ctx context.Context, dir object.InodeID, name string, node object.Inode, part object.PartitionID, epoch uint64, mount bool) (*object.Inode, error) {
 	var born *object.Inode
-	_, err := n.transact(ctx, plan{
+	r, err := n.transact(ctx, plan{
 		halves:  []half{{part, namespace.Half{Birth: &namespace.Birth{Node: node}}}},
 		decider: dir.Partition(),
 		epoch:   epoch,
@@ -217,6 +222,9 @@ func (n *Node) makeDirNode(ctx context.Context, dir object.InodeID, name string,
 			return &namespace.Decide{PutDentry: &namespace.PutDentry{Dir: dir, Name: name, Inode: born.ID, Type: object.TypeDirectory, Mount: mount}}
 		},
 	})
+	if err == nil && r.Recalled {
+		return n.Lookup(ctx, dir, name)
+	}
 	return born, err
 }
 

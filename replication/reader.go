@@ -65,6 +65,9 @@ func (r *Reader) extents(ctx context.Context, off, end int64, fn func(e object.E
 		var list []object.Extent
 		next := int64(-1)
 		err := r.n.inView(ctx, r.part.id, func(v *namespace.View) (err error) {
+			if _, err := v.Inode(r.inode.ID); err != nil {
+				return err // the lease was lost: never answer with what is left
+			}
 			list, next, err = v.Extents(r.inode.Content, r.inode.Change, off, end, pageExtents)
 			return err
 		})

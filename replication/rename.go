@@ -110,7 +110,7 @@ func (n *Node) renameFile(ctx context.Context, rn renaming, e *namespace.Entry) 
 	case old != nil && old.Inode == e.Inode:
 		return &namespace.Result{}, nil // two names of one file: rename does nothing (POSIX)
 	}
-	put := &namespace.PutDentry{Dir: rn.newDir, Name: rn.newName, Inode: e.Inode, Type: e.Type, Mount: rn.mount}
+	put := &namespace.PutDentry{Dir: rn.newDir, Name: rn.newName, Inode: e.Inode, Type: e.Type, Mount: rn.mount, Look: !rn.flags.NoReplace}
 	if old != nil {
 		put.Replace = old.Inode
 	}
@@ -120,9 +120,6 @@ func (n *Node) renameFile(ctx context.Context, rn renaming, e *namespace.Entry) 
 		epoch:   rn.epoch,
 		decide:  func([]*namespace.Result) *namespace.Decide { return &namespace.Decide{PutDentry: put} },
 	})
-	if object.IsKind(err, object.KindExists) && !rn.flags.NoReplace && (r == nil || !r.Again) {
-		return r, again{err} // the name was taken between the look and the decision
-	}
 	return r, err
 }
 
@@ -143,35 +140,56 @@ func (n *Node) renameDir(ctx context.Context, rn renaming, e *namespace.Entry) (
 	}
 	n.rename.Lock()
 	defer n.rename.Unlock()
-	rec, err := n.beginRename(ctx, rn)
+	rec, err := n.beginRename(ctx, rn, e.Inode)
 	if err != nil {
 		return nil, err
 	}
-	defer n.endRename(rec)
 	// The look at the entry was before the record: look again, under its epoch.
-	if _, sub, err := n.entry(ctx, rn.dir, rn.name); err != nil || sub == nil || sub.Inode != e.Inode {
-		return nil, again{errors.Join(err, object.Errorf(object.KindConflict, "the directory was moved meanwhile"))}
-	}
-	if rn.epoch != 0 && rn.epoch != rec.Epoch-1 {
-		return nil, again{object.Errorf(object.KindConflict, "a directory was renamed meanwhile")}
-	}
-	if err := n.checkLoop(ctx, e.Inode, rn.newDir); err != nil {
+	if err := n.stillThere(ctx, rn, e); err != nil {
+		n.endRename(rec)
 		return nil, err
 	}
-	return n.moveDir(ctx, rn, e, rec)
+	r, ended, err := n.moveDir(ctx, rn, e, rec)
+	if ended {
+		n.endRename(rec)
+	} // else the next rename settles this one
+	return r, err
 }
 
-func (n *Node) moveDir(ctx context.Context, rn renaming, e *namespace.Entry, rec *namespace.DirRename) (*namespace.Result, error) {
+// stillThere checks, with the record taken, what was resolved before.
+func (n *Node) stillThere(ctx context.Context, rn renaming, e *namespace.Entry) error {
+	if _, sub, err := n.entry(ctx, rn.dir, rn.name); err != nil || sub == nil || sub.Inode != e.Inode {
+		return again{errors.Join(err, object.Errorf(object.KindConflict, "the directory was moved meanwhile"))}
+	}
+	if rn.epoch != 0 {
+		if now, err := n.epoch(ctx); err != nil || now != rn.epoch {
+			return again{errors.Join(err, object.Errorf(object.KindConflict, "a directory was renamed meanwhile"))}
+		}
+	}
+	return n.checkLoop(ctx, e.Inode, rn.newDir)
+}
+
+// epoch is the rename epoch that a path resolved from now on stands under.
+func (n *Node) epoch(ctx context.Context) (epoch uint64, err error) {
+	err = n.inView(ctx, object.Control, func(v *namespace.View) (err error) {
+		epoch, err = v.Epoch()
+		return err
+	})
+	return epoch, err
+}
+
+// moveDir moves with the record taken. ended: nothing of it is left to do.
+func (n *Node) moveDir(ctx context.Context, rn renaming, e *namespace.Entry, rec *namespace.DirRename) (_ *namespace.Result, ended bool, _ error) {
 	old, sub, err := n.entry(ctx, rn.newDir, rn.newName)
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, true, err
 	case old != nil && rn.mount && sub == nil:
-		return nil, object.Errorf(object.KindNotDirectory, "the new name is a file's")
+		return nil, true, object.Errorf(object.KindNotDirectory, "the new name is a file's")
 	case sub != nil && rn.flags.NoReplace:
-		return nil, object.Errorf(object.KindExists, "the new name is taken")
+		return nil, true, object.Errorf(object.KindExists, "the new name is taken")
 	}
-	put := &namespace.PutDentry{Dir: rn.newDir, Name: rn.newName, Inode: e.Inode, Type: object.TypeDirectory}
+	put := &namespace.PutDentry{Dir: rn.newDir, Name: rn.newName, Inode: e.Inode, Type: object.TypeDirectory, Look: !rn.flags.NoReplace}
 	halves := []half{rn.moving(e)}
 	if sub != nil {
 		put.Replace = sub.Inode
@@ -185,22 +203,23 @@ func (n *Node) moveDir(ctx context.Context, rn renaming, e *namespace.Entry, rec
 		decide:  func([]*namespace.Result) *namespace.Decide { return &namespace.Decide{PutDentry: put} },
 	})
 	if err != nil || rn.dir == rn.newDir {
-		return r, err
+		return r, err == nil || !uncertain(err), err
 	}
 	// The parent pointer follows before the record is given back, so that the
 	// next rename's loop check sees it.
 	bg, cancel := n.detached()
 	defer cancel()
 	_, perr := n.do(bg, e.Inode.Partition(), &namespace.Command{SetAttr: &namespace.SetAttr{Inode: e.Inode, Parent: rn.newDir}})
-	if perr != nil {
-		n.log.Warn("a directory's parent pointer could not be set", "inode", e.Inode, "err", perr)
+	if perr != nil && !object.IsKind(perr, object.KindStale) {
+		n.log.Warn("a directory's parent pointer is left to the next rename", "inode", e.Inode, "err", perr)
+		return r, false, nil
 	}
-	return r, nil
+	return r, true, nil
 }
 
 // beginRename takes the record, settling a predecessor that did not end.
-func (n *Node) beginRename(ctx context.Context, rn renaming) (*namespace.DirRename, error) {
-	cmd := &namespace.BeginRename{Nonce: newUploadID(), Dir: rn.dir, Name: rn.name}
+func (n *Node) beginRename(ctx context.Context, rn renaming, moving object.InodeID) (*namespace.DirRename, error) {
+	cmd := &namespace.BeginRename{Nonce: newUploadID(), Dir: rn.dir, Name: rn.name, Inode: moving, NewDir: rn.newDir, NewName: rn.newName}
 	for {
 		r, err := n.do(ctx, object.Control, &namespace.Command{BeginRename: cmd})
 		if err == nil {
@@ -231,9 +250,31 @@ func (n *Node) settleRename(ctx context.Context, rec *namespace.DirRename) error
 		return err
 	}
 	if sub != nil && sub.Tx != nil {
-		return n.settle(ctx, *sub.Tx, rec.Dir.Partition())
+		if err := n.settle(ctx, *sub.Tx, rec.Dir.Partition()); err != nil {
+			return err
+		}
 	}
-	return nil
+	return n.settleParent(ctx, rec)
+}
+
+// settleParent sets the parent pointer of a directory whose move came about.
+func (n *Node) settleParent(ctx context.Context, rec *namespace.DirRename) error {
+	var at *namespace.Entry
+	err := n.inView(ctx, rec.NewDir.Partition(), func(v *namespace.View) (err error) {
+		at, err = v.LookupOne(rec.NewDir, rec.NewName, true)
+		return err
+	})
+	if object.IsKind(err, object.KindStale) || err == nil && (at == nil || at.Inode != rec.Inode) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = n.do(ctx, rec.Inode.Partition(), &namespace.Command{SetAttr: &namespace.SetAttr{Inode: rec.Inode, Parent: rec.NewDir}})
+	if object.IsKind(err, object.KindStale) {
+		return nil
+	}
+	return err
 }
 
 func (n *Node) endRename(rec *namespace.DirRename) {

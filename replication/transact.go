@@ -112,6 +112,11 @@ func (n *Node) transact(ctx context.Context, p plan) (*namespace.Result, error) 
 		n.giveUp(ref, others, cancel)
 		return r, err
 	}
+	if r.Recalled {
+		// An earlier attempt of the same mutation happened: this one must not.
+		n.giveUp(ref, others, cancel)
+		return r, nil
+	}
 	finish := func() {
 		defer cancel()
 		n.finish(ctx, ref.ID, others, true)

@@ -31,7 +31,7 @@ func (n *Node) Write(ctx context.Context, ino object.InodeID, off int64, body io
 		}
 		return n.do(ctx, ino.Partition(), &namespace.Command{Token: token(ctx), Splice: sp})
 	})
-	n.settleUpload(rc, err)
+	n.settleUpload(rc, r, err)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -96,6 +96,9 @@ func (r *Reader) page(ctx context.Context, off, end int64) (list []object.Extent
 	}
 	next := int64(-1)
 	err = r.n.inView(ctx, r.part.id, func(v *namespace.View) (err error) {
+		if _, err := v.Inode(r.inode.ID); err != nil {
+			return err
+		}
 		list, next, err = v.Extents(r.inode.Content, r.inode.Change, off, end, namespace.MaxExtents/2)
 		return err
 	})

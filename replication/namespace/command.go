@@ -276,6 +276,8 @@ type PutDentry struct {
 	// Replace: what the name must lead to now (0: it must be free).
 	Replace object.InodeID `cbor:"5,keyasint,omitempty"`
 	Mount   bool           `cbor:"6,keyasint,omitempty"`
+	// Look again when the name is taken by now: it was to be free or replaced.
+	Look bool `cbor:"7,keyasint,omitempty"`
 }
 
 // DropDentry drops a directory's name, if it still leads to that directory.
@@ -323,6 +325,9 @@ type BeginRename struct {
 	Dir     object.InodeID  `cbor:"2,keyasint"`
 	Name    string          `cbor:"3,keyasint"`
 	Settled object.UploadID `cbor:"4,keyasint"`
+	Inode   object.InodeID  `cbor:"5,keyasint"`
+	NewDir  object.InodeID  `cbor:"6,keyasint"`
+	NewName string          `cbor:"7,keyasint"`
 }
 
 // EndRename gives the record back.
@@ -353,9 +358,14 @@ type Result struct {
 	Done    bool          `cbor:"12,keyasint,omitempty"` // of Reclaim: nothing is left of it
 	Created bool          `cbor:"13,keyasint,omitempty"`
 
+	// Recalled: it is the kept result of an earlier entry with the same token;
+	// this one did nothing.
+	Recalled bool `cbor:"-"`
+
 	// Transient answers, never stored with a token: Meet is a transaction that
 	// is in the way; Again asks to resolve the path anew; Elsewhere names an
 	// inode of another partition that must be asked first.
+	Scattered bool           `cbor:"23,keyasint,omitempty"` // compact the file first
 	Meet      *TxRef         `cbor:"20,keyasint,omitempty"`
 	Again     bool           `cbor:"21,keyasint,omitempty"`
 	Elsewhere object.InodeID `cbor:"22,keyasint,omitempty"`
@@ -369,7 +379,7 @@ func (r *Result) Err() error {
 	return object.Errorf(r.Kind, "%s", r.Message)
 }
 
-func (r *Result) transient() bool { return r.Meet != nil || r.Again || r.Elsewhere != 0 }
+func (r *Result) transient() bool { return r.Meet != nil || r.Again || r.Elsewhere != 0 || r.Scattered }
 
 // Encode is the command's bytes in the log.
 func (c *Command) Encode() ([]byte, error) {

@@ -205,7 +205,13 @@ func (s *state) beginRename(c *BeginRename) *Result {
 		return &Result{Failed: true, Kind: object.KindBusy, Message: "another directory is being renamed", Rename: &rec}
 	}
 	if rec.Nonce != c.Nonce {
-		rec = DirRename{Epoch: rec.Epoch + 1, Nonce: c.Nonce, Dir: c.Dir, Name: c.Name, Active: true}
+		// The epoch between belongs to whoever settled a predecessor. Epoch 1
+		// is that of paths resolved before the first rename.
+		rec = DirRename{Epoch: max(rec.Epoch, 1) + 1, Nonce: c.Nonce, Dir: c.Dir, Name: c.Name, Active: true,
+			Inode: c.Inode, NewDir: c.NewDir, NewName: c.NewName}
+		if c.Settled != (object.UploadID{}) {
+			rec.Epoch++
+		}
 		s.store([]byte{keyRename}, &rec)
 	}
 	return &Result{Rename: &rec}

@@ -57,14 +57,15 @@ func (s *state) unref(e *object.Extent, owed map[object.PartitionID][]object.Chu
 		if !s.load(foreignKey(e.Chunk), &rec) {
 			return
 		}
-		if rec.Refs--; rec.Refs > 0 {
-			s.store(foreignKey(e.Chunk), &rec)
-			return
-		}
-		s.drop(foreignKey(e.Chunk))
-		for range rec.Held {
+		if rec.Refs--; rec.Held > rec.Refs { // at most one for each extent that goes
+			rec.Held--
 			owed[e.Chunk.Owner] = append(owed[e.Chunk.Owner], e.Chunk)
 		}
+		if rec.Refs == 0 {
+			s.drop(foreignKey(e.Chunk))
+			return
+		}
+		s.store(foreignKey(e.Chunk), &rec)
 	}
 }
 
@@ -88,6 +89,7 @@ func (s *state) unrefLocal(id object.ChunkID) {
 // to limit of them.
 func (s *state) overlapping(c object.ContentID, from, to int64, limit int) []object.Extent {
 	var list []object.Extent
+	data := 0
 	if before, ok := s.extentBefore(c, from); ok && before.End() > from {
 		list = append(list, before)
 	}
@@ -98,7 +100,8 @@ func (s *state) overlapping(c object.ContentID, from, to int64, limit int) []obj
 			return false
 		}
 		list = append(list, e)
-		return len(list) < limit
+		data += len(e.Data)
+		return len(list) < limit && data <= maxReplacedData
 	})
 	return list
 }
@@ -119,8 +122,26 @@ func (s *state) extentBefore(c object.ContentID, off int64) (e object.Extent, ok
 	return e, ok
 }
 
-// maxReplaced bounds how many extents one entry may replace.
-const maxReplaced = 8192
+// maxReplaced and maxReplacedData bound how many extents one entry may
+// replace, and how many bytes those may hold inside the metadata: each is
+// written again as retired.
+const (
+	maxReplaced     = 4096
+	maxReplacedData = 1 << 20
+)
+
+// scattered reports whether a list of overlapping extents is too much for one entry.
+func scattered(list []object.Extent) bool {
+	data := 0
+	for _, e := range list {
+		data += len(e.Data)
+	}
+	return len(list) > maxReplaced || data > maxReplacedData
+}
+
+func tooScattered() *Result {
+	return &Result{Failed: true, Kind: object.KindTooLarge, Message: "the range is scattered over too many small extents: change a smaller one", Scattered: true}
+}
 
 // cut takes [from, to) out of a content: extents that touch it are retired
 // under this entry's index, for readers that pinned an earlier one, and what
@@ -168,6 +189,9 @@ func (s *state) trashed(g garbageRec) {
 // reclaimStep bounds the extents that one Reclaim entry drops.
 const reclaimStep = 512
 
+// maxOwed bounds the partitions that one entry comes to owe something.
+const maxOwed = 200
+
 // reclaim works on garbage. The proposer made sure that no lease needs it.
 func (s *state) reclaim(c *Reclaim) *Result {
 	left := reclaimStep
@@ -189,6 +213,9 @@ func (s *state) reclaimOne(item Garbage, left int, owed map[object.PartitionID][
 	if !s.load(key, &g) {
 		return left
 	}
+	if g.What == garbageInode {
+		s.reclaimInode(key, &g)
+	}
 	if !g.Content.IsZero() {
 		p := be64(retiredPrefix(g.Content), item.At)
 		if g.What == garbageSplice {
@@ -201,12 +228,22 @@ func (s *state) reclaimOne(item Garbage, left int, owed map[object.PartitionID][
 	if left == 0 {
 		return 0
 	}
-	if g.What == garbageInode {
-		s.drop(inodeKey(g.Inode))
-		s.drop(inlineKey(g.Inode))
-	}
 	s.drop(key)
 	return left - 1
+}
+
+// reclaimInode drops the inode in the first step, so that who comes later finds
+// it gone rather than its content in pieces. The content is the one it has now:
+// an unlinked file that was open may have got another since.
+func (s *state) reclaimInode(key []byte, g *garbageRec) {
+	r := s.inode(g.Inode)
+	if r == nil {
+		return
+	}
+	g.Content = r.I.Content
+	s.store(key, g)
+	s.drop(inodeKey(g.Inode))
+	s.drop(inlineKey(g.Inode))
 }
 
 // dropExtents drops up to left extents whose keys start with prefix.
@@ -223,8 +260,11 @@ func (s *state) dropExtents(prefix []byte, left int, owed map[object.PartitionID
 		}
 		keys = append(keys, append([]byte(nil), k...))
 		s.unref(&e, owed)
-		return len(keys) < left
+		return len(keys) < left && len(owed) < maxOwed
 	})
+	if len(owed) == maxOwed {
+		left = len(keys) // the rest with the next entry: debts of one entry are numbered in a byte
+	}
 	for _, k := range keys {
 		s.drop(k)
 	}

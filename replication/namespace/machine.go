@@ -75,6 +75,10 @@ func (m *Machine) batch(entries []group.Entry, results []any) (int, error) {
 	for _, e := range entries {
 		results[n] = s.apply(e)
 		n++
+		if object.IsKind(s.err, object.KindTooLarge) {
+			txn.Discard()
+			return m.withoutLast(entries[:n], results[:n])
+		}
 		if s.err != nil {
 			return 0, s.err
 		}
@@ -90,6 +94,20 @@ func (m *Machine) batch(entries []group.Entry, results []any) (int, error) {
 		m.o.OnApply(s.events, s.garbage)
 	}
 	return n, nil
+}
+
+// withoutLast applies entries whose last one does not fit a transaction of the
+// store: that one is refused, on every replica alike, rather than stop the
+// partition for good. Operations bound their work well below; this is the net.
+func (m *Machine) withoutLast(entries []group.Entry, results []any) (int, error) {
+	last := len(entries) - 1
+	if last > 0 {
+		return m.batch(entries[:last], results[:last])
+	}
+	results[0] = &Result{Failed: true, Kind: object.KindTooLarge, Message: "the change is too large for one step: make smaller ones", Index: entries[0].Index}
+	txn := m.o.Store.Begin()
+	defer txn.Discard()
+	return 1, txn.Commit(entries[0].Index)
 }
 
 // state is the store while entries are applied. The first error of the store

@@ -99,6 +99,9 @@ func (s *state) checkExtents(list []object.Extent, existing bool) *Result {
 			}
 			continue
 		}
+		if s.has(chunkTail(keyRelease, e.Chunk)) {
+			return failf(object.KindConflict, "a chunk of the upload is being dropped: send it again")
+		}
 		if e.Chunk.Upload != last {
 			last = e.Chunk.Upload
 			if s.has(refusedKey(last)) {

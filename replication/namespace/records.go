@@ -164,6 +164,7 @@ type UploadRec struct {
 	Node    object.Inode   `cbor:"4,keyasint"`           // attributes of the object to be
 	Name    string         `cbor:"5,keyasint"`           // the bucket's name
 	Inherit bool           `cbor:"6,keyasint,omitempty"` // as in Put
+	Ended   bool           `cbor:"7,keyasint,omitempty"` // its parts are being given up
 }
 
 // PartRec is one part of a multipart upload.
@@ -185,4 +186,8 @@ type DirRename struct {
 	Name  string          `cbor:"4,keyasint"`
 	// Active: it has not ended yet; a successor settles it first.
 	Active bool `cbor:"5,keyasint"`
+	// What moves where: a successor sets the parent pointer.
+	Inode   object.InodeID `cbor:"6,keyasint"`
+	NewDir  object.InodeID `cbor:"7,keyasint"`
+	NewName string         `cbor:"8,keyasint"`
 }

@@ -10,6 +10,7 @@ func (s *state) recall(t *Token) *Result {
 	}
 	var r Result
 	if s.load(resultKey(t.Session, t.Seq), &r) {
+		r.Recalled = true
 		return &r
 	}
 	var rec sessionRec

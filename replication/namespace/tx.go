@@ -160,7 +160,7 @@ func (s *state) takeRefs(h *Refs) *Result {
 		if c.ID.Owner != s.part {
 			return failf(object.KindInvalid, "chunk %s has another owner", c.ID)
 		}
-		if !s.has(chunkTail(keyChunk, c.ID)) && (!h.New || s.has(refusedKey(c.ID.Upload))) {
+		if !s.has(chunkTail(keyChunk, c.ID)) && (!h.New || s.has(refusedKey(c.ID.Upload)) || s.has(chunkTail(keyRelease, c.ID))) {
 			return failf(object.KindConflict, "a chunk that was to be shared is gone: try again")
 		}
 	}
@@ -285,6 +285,8 @@ func (s *state) decidePutDentry(c *PutDentry, tx *TxID) *Result {
 		return meet(old.Tx)
 	case old == nil && c.Replace != 0, old != nil && c.Replace != 0 && old.Inode != c.Replace:
 		return &Result{Failed: true, Kind: object.KindConflict, Message: "the new name leads elsewhere by now", Again: true}
+	case old != nil && c.Replace == 0 && c.Look:
+		return &Result{Failed: true, Kind: object.KindConflict, Message: "the new name was taken meanwhile", Again: true}
 	case old != nil && c.Replace == 0:
 		r := failf(object.KindExists, "the name is taken")
 		if e := s.inode(old.Inode); e != nil {
@@ -348,6 +350,9 @@ func (s *state) finishHalf(h *Half, c *Finish) {
 	case h.Refs != nil && !c.Committed:
 		for _, ch := range h.Refs.Chunks {
 			s.unrefLocal(ch.ID)
+			if h.Refs.New {
+				s.storeRaw(refusedKey(ch.ID.Upload), []byte{}) // its files go: it cannot come back
+			}
 		}
 	}
 }

@@ -15,8 +15,9 @@ func (s *state) newUpload(c *NewUpload) *Result {
 }
 
 func (s *state) putPart(c *PutPart) *Result {
+	var up UploadRec
 	switch {
-	case !s.has(uploadKey(c.Upload)):
+	case !s.load(uploadKey(c.Upload), &up) || up.Ended:
 		return failf(object.KindNotFound, "no such multipart upload: it was completed or aborted")
 	case c.Part.Number < 1 || c.Part.Number > MaxParts:
 		return failf(object.KindInvalid, "part numbers go from 1 to %d", MaxParts)
@@ -59,12 +60,19 @@ func (s *state) endUpload(c *EndUpload) *Result {
 		keys, parts = append(keys, append([]byte(nil), k...)), append(parts, p.Content)
 		return len(keys) < partsStep
 	})
-	s.drop(uploadKey(c.Upload))
+	done := len(keys) < partsStep
+	var up UploadRec
+	if done {
+		s.drop(uploadKey(c.Upload))
+	} else if s.load(uploadKey(c.Upload), &up) {
+		up.Ended = true // the rest is found and given up, whatever happens to the proposer
+		s.store(uploadKey(c.Upload), &up)
+	}
 	for i, k := range keys {
 		s.drop(k)
 		if !parts[i].IsZero() {
 			s.trashed(garbageRec{Content: parts[i], What: garbageContent})
 		}
 	}
-	return &Result{Done: len(keys) < partsStep}
+	return &Result{Done: done}
 }

@@ -55,31 +55,44 @@ type Entry struct {
 // Lookup finds a name as a file and as a directory; either may be nil. A
 // directory that is gone is KindStale.
 func (v *View) Lookup(dir object.InodeID, name string) (file, sub *Entry, err error) {
-	for i, stored := range []string{name, name + "/"} {
-		var r dentryRec
-		ok, err := v.load(dentryKey(dir, stored), &r)
-		if err != nil {
-			return nil, nil, err
-		}
-		if !ok {
-			continue
-		}
-		e := &Entry{Dentry: object.Dentry{Name: name, Inode: r.Inode, Type: r.Type}, Tx: r.Tx}
-		if i == 0 {
-			file = e
-		} else {
-			sub = e
-		}
+	if file, err = v.entry(dir, name, name); err != nil {
+		return nil, nil, err
 	}
-	if file == nil && sub == nil {
-		if ok, err := v.has(inodeKey(dir)); err != nil || !ok {
-			if err == nil {
-				err = object.Errorf(object.KindStale, "the directory is gone")
-			}
-			return nil, nil, err
-		}
+	if sub, err = v.entry(dir, name, name+"/"); err != nil || file != nil || sub != nil {
+		return file, sub, err
 	}
-	return file, sub, nil
+	return nil, nil, v.dirThere(dir)
+}
+
+// LookupOne finds a name as a directory or as something else, which takes half
+// as long; nil when it is not there.
+func (v *View) LookupOne(dir object.InodeID, name string, isDir bool) (*Entry, error) {
+	stored := name
+	if isDir {
+		stored += "/"
+	}
+	e, err := v.entry(dir, name, stored)
+	if err == nil && e == nil {
+		err = v.dirThere(dir)
+	}
+	return e, err
+}
+
+func (v *View) dirThere(dir object.InodeID) error {
+	ok, err := v.has(inodeKey(dir))
+	if err == nil && !ok {
+		err = object.Errorf(object.KindStale, "the directory is gone")
+	}
+	return err
+}
+
+func (v *View) entry(dir object.InodeID, name, stored string) (*Entry, error) {
+	var r dentryRec
+	ok, err := v.load(dentryKey(dir, stored), &r)
+	if err != nil || !ok {
+		return nil, err
+	}
+	return &Entry{Dentry: object.Dentry{Name: name, Inode: r.Inode, Type: r.Type}, Tx: r.Tx}, nil
 }
 
 func (v *View) has(key []byte) (bool, error) {
@@ -124,7 +137,7 @@ func (v *View) ReadDir(dir object.InodeID, from string, plus, shadow bool, fn fu
 // shorter than the file, the rest being zeros.
 func (v *View) Inline(id object.InodeID) ([]byte, error) {
 	b, _, err := v.snap.Get(inlineKey(id))
-	return append([]byte(nil), b...), err
+	return b, err
 }
 
 // Extents are the extents of a content that touch [from, to) as they were at
@@ -232,6 +245,8 @@ type Garbage struct {
 	At    uint64         `cbor:"1,keyasint"`
 	Ord   uint8          `cbor:"2,keyasint"`
 	Inode object.InodeID `cbor:"-"` // leases on it keep the garbage
+	// Whole: the inode itself goes, so that any lease on it keeps it.
+	Whole bool `cbor:"-"`
 }
 
 // Garbage lists up to limit pieces from (at, ord) on, oldest first.
@@ -241,7 +256,7 @@ func (v *View) Garbage(at uint64, ord uint8, limit int) (list []Garbage, err err
 		if err := codec.dec.Unmarshal(b, &g); err != nil {
 			return false, err
 		}
-		list = append(list, Garbage{At: binary.BigEndian.Uint64(k[1:9]), Ord: k[9], Inode: g.Inode})
+		list = append(list, Garbage{At: binary.BigEndian.Uint64(k[1:9]), Ord: k[9], Inode: g.Inode, Whole: g.What == garbageInode})
 		return len(list) < limit, nil
 	})
 	return list, err
@@ -290,10 +305,23 @@ func (v *View) Upload(id object.UploadID) (*UploadRec, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !ok {
+	if !ok || r.Ended {
 		return nil, object.Errorf(object.KindNotFound, "no such multipart upload: it was completed or aborted")
 	}
 	return &r, nil
+}
+
+// HasPart is nil while the upload has this very part.
+func (v *View) HasPart(id object.UploadID, number int, content object.ContentID) error {
+	if _, err := v.Upload(id); err != nil {
+		return err
+	}
+	var p PartRec
+	ok, err := v.load(partKey(id, number), &p)
+	if err == nil && (!ok || p.Content != content) {
+		err = object.Errorf(object.KindConflict, "part %d was replaced meanwhile: list the parts again", number)
+	}
+	return err
 }
 
 // Uploads calls fn for every multipart upload.
@@ -328,6 +356,7 @@ func (v *View) Result(t Token) (*Result, error) {
 	if err != nil || !ok {
 		return nil, err
 	}
+	r.Recalled = true
 	return &r, nil
 }
 
@@ -344,6 +373,15 @@ func (v *View) IdleSessions(since int64, limit int) (list []object.UploadID, err
 		return len(list) < limit, nil
 	})
 	return list, err
+}
+
+// Epoch is the rename epoch that the partition knows, at least 1.
+func (v *View) Epoch() (uint64, error) {
+	b, ok, err := v.snap.Get([]byte{keyEpoch})
+	if err != nil || !ok || len(b) != 8 {
+		return 1, err
+	}
+	return binary.BigEndian.Uint64(b), nil
 }
 
 // Rename is the control group's rename record.

@@ -117,8 +117,8 @@ func (s *state) spliceExtents(r *inodeRec, c *Splice, off, end int64) *Result {
 		return nil
 	}
 	list := s.overlapping(content, off, to, maxReplaced+1)
-	if len(list) > maxReplaced {
-		return failf(object.KindTooLarge, "the range is scattered over more than %d extents: change a smaller one", maxReplaced)
+	if scattered(list) {
+		return tooScattered()
 	}
 	if len(list) > 0 {
 		r.I.Blocks -= s.cut(content, list, off, to)
@@ -172,7 +172,7 @@ func (s *state) compact(c *CompactExtents) *Result {
 		return bad
 	}
 	list := s.overlapping(r.I.Content, c.Offset, c.Offset+c.Length, maxReplaced+1)
-	if len(list) > maxReplaced {
+	if scattered(list) {
 		return failf(object.KindTooLarge, "too many extents to compact at once")
 	}
 	r.I.Blocks -= s.cut(r.I.Content, list, c.Offset, c.Offset+c.Length)
@@ -186,7 +186,8 @@ func (s *state) compact(c *CompactExtents) *Result {
 func (s *state) setAttr(c *SetAttr) *Result {
 	r := s.inode(c.Inode)
 	if r == nil {
-		return failf(object.KindStale, "the file is gone")
+		// Whoever resolved a path to it resolves again.
+		return &Result{Failed: true, Kind: object.KindStale, Message: "the file is gone", Again: c.Explicit || c.Unmark}
 	}
 	if !c.Cond.Empty() {
 		if r.Hold != nil {
