@@ -139,8 +139,12 @@ func (s *Subscription) take() (list []Event, wake <-chan struct{}, closed bool) 
 			list = append(list, Event{Partition: p, Index: at, Kind: EventGap, Time: time.Now()})
 		}
 	}
-	for ; s.pos < h.next && len(list) < maxEvents; s.pos++ {
+	for ; s.pos < h.next; s.pos++ {
 		e := h.ring[s.pos%ringSize]
+		// The events of one entry go together: a position names whole entries.
+		if n := len(list); n >= maxEvents && (list[n-1].Partition != e.Partition || list[n-1].Index != e.Index) {
+			break
+		}
 		if e.Index > s.since[e.Partition] {
 			list = append(list, e)
 		}

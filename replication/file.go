@@ -124,6 +124,23 @@ func (n *Node) ReadDir(ctx context.Context, dir object.InodeID, cursor string, l
 // Attributes that live elsewhere are fetched by partition; an entry whose
 // inode went meanwhile has none.
 func (n *Node) readDir(ctx context.Context, dir object.InodeID, from string, limit int, plus, shadow bool) (entries []object.DirEntry, stored []string, err error) {
+	for attempt := 0; ; attempt++ {
+		var moving *namespace.TxRef
+		if entries, stored, moving, err = n.readDirOnce(ctx, dir, from, limit, plus, shadow); err != nil || moving == nil {
+			break
+		}
+		// A rename that is under way, or was left half way, shows under one name.
+		if err = n.meet(ctx, *moving, dir.Partition(), attempt, nil); err != nil {
+			break
+		}
+	}
+	if err != nil || !plus {
+		return entries, stored, err
+	}
+	return n.fillAttrs(ctx, entries, stored)
+}
+
+func (n *Node) readDirOnce(ctx context.Context, dir object.InodeID, from string, limit int, plus, shadow bool) (entries []object.DirEntry, stored []string, moving *namespace.TxRef, err error) {
 	err = n.inView(ctx, dir.Partition(), func(v *namespace.View) error {
 		ino, err := v.Inode(dir)
 		if err != nil {
@@ -132,15 +149,12 @@ func (n *Node) readDir(ctx context.Context, dir object.InodeID, from string, lim
 		if !ino.IsDir() {
 			return object.Errorf(object.KindNotDirectory, "it is not a directory")
 		}
-		return v.ReadDir(dir, from, plus, shadow, func(s string, e object.DirEntry) bool {
-			entries, stored = append(entries, e), append(stored, s)
-			return len(entries) < limit
+		return v.ReadDir(dir, from, plus, shadow, func(s string, e object.DirEntry, tx *namespace.TxRef) bool {
+			entries, stored, moving = append(entries, e), append(stored, s), tx
+			return len(entries) < limit && tx == nil
 		})
 	})
-	if err != nil || !plus {
-		return entries, stored, err
-	}
-	return n.fillAttrs(ctx, entries, stored)
+	return entries, stored, moving, err
 }
 
 func (n *Node) fillAttrs(ctx context.Context, entries []object.DirEntry, stored []string) ([]object.DirEntry, []string, error) {

@@ -215,18 +215,13 @@ func (n *Node) completeUpload(ctx context.Context, bucket, key, upload string, p
 		if err != nil {
 			return nil, err
 		}
-		if err := n.makeMissing(ctx, &p, part); err != nil {
-			return nil, err
-		}
-		body, err := n.shareParts(ctx, part, id, sources, p.dir.Partition())
-		if err != nil {
-			return nil, err
-		}
-		r, err := n.swap(ctx, &p, &namespace.Put{Dir: p.dir, Name: p.name, Node: node, Body: body, Cond: cond(c), Inherit: rec.Inherit})
-		if err != nil && !uncertain(err) {
-			n.unstage(p.dir.Partition(), body)
-		}
-		return r, err
+		return n.withParents(ctx, &p, part, func() (*namespace.Result, error) {
+			body, err := n.shareParts(ctx, part, id, sources, p.dir.Partition())
+			if err != nil {
+				return nil, err
+			}
+			return n.swapStaged(ctx, &p, &namespace.Put{Dir: p.dir, Name: p.name, Node: node, Body: body, Cond: cond(c), Inherit: rec.Inherit})
+		})
 	})
 	if err != nil {
 		return nil, err

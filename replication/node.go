@@ -102,9 +102,10 @@ type Node struct {
 
 	locks []io.Closer // of the storage paths
 
-	live   liveTxs
-	active activeUploads
-	rename sync.Mutex // one directory rename at a time from this node
+	live    liveTxs
+	scatter scatter
+	active  activeUploads
+	rename  chan struct{} // holds a token while this node renames a directory
 
 	ctx    context.Context // ends when the node closes
 	cancel context.CancelFunc
@@ -132,6 +133,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n := &Node{cfg: cfg, log: cfg.Logger, started: time.Now(), incarnation: newUploadID()}
+	n.rename = make(chan struct{}, 1)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {

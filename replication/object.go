@@ -71,14 +71,17 @@ func (n *Node) commitObject(ctx context.Context, bucket, key string, rc *receive
 		if err != nil {
 			return nil, err
 		}
-		if err := n.makeMissing(ctx, &p, rc.owner); err != nil {
-			return nil, err
+		if !p.found() {
+			if err := c.Check(nil); err != nil {
+				return nil, err
+			}
 		}
-		if err := n.adopt(ctx, rc, p.dir.Partition()); err != nil {
-			return nil, err
-		}
-		put := &namespace.Put{Dir: p.dir, Name: p.name, Node: node, Body: rc.body, Cond: c, Inherit: inherit}
-		return n.swap(ctx, &p, put)
+		return n.withParents(ctx, &p, rc.owner, func() (*namespace.Result, error) {
+			if err := n.adopt(ctx, rc, p.dir.Partition()); err != nil {
+				return nil, err
+			}
+			return n.swap(ctx, &p, &namespace.Put{Dir: p.dir, Name: p.name, Node: node, Body: rc.body, Cond: c, Inherit: inherit})
+		})
 	})
 	n.settleUpload(rc, r, err)
 	if err != nil {
@@ -126,6 +129,16 @@ func (n *Node) adopt(ctx context.Context, rc *received, part object.PartitionID)
 	}
 	rc.body.Extents, rc.body.Staged, rc.owner = nil, true, part
 	return nil
+}
+
+// swapStaged is swap with a content that was staged for it, which goes when the
+// swap did not happen.
+func (n *Node) swapStaged(ctx context.Context, p *place, put *namespace.Put) (*namespace.Result, error) {
+	r, err := n.swap(ctx, p, put)
+	if err != nil && !uncertain(err) || err == nil && r.Recalled {
+		n.unstage(p.dir.Partition(), put.Body)
+	}
+	return r, err
 }
 
 // putMarker makes a directory explicit, and makes it first if it is missing.
@@ -223,6 +236,10 @@ func (n *Node) OpenObject(ctx context.Context, bucket, key string) (*Reader, err
 		if r, err = n.OpenInode(ctx, ino); object.IsKind(err, object.KindStale) {
 			return again{err} // replaced between the two looks
 		}
+		if err == nil && r.inode.Nlink == 0 {
+			r.Close()
+			return again{errNoObject()} // replaced: what it was may be going already
+		}
 		if err == nil && r.inode.Implicit {
 			r.Close()
 			return errNoObject()
@@ -270,7 +287,7 @@ func (n *Node) Delete(ctx context.Context, bucket, key string, c Conditions) err
 			return nil, errNoObject()
 		}
 		if p.isDir {
-			return n.deleteMarker(ctx, &p)
+			return n.deleteMarker(ctx, &p, c)
 		}
 		return n.deleteFile(ctx, &p, cond(c))
 	})
@@ -296,13 +313,16 @@ func (n *Node) deleteFile(ctx context.Context, p *place, c namespace.Cond) (*nam
 	})
 }
 
-func (n *Node) deleteMarker(ctx context.Context, p *place) (*namespace.Result, error) {
+func (n *Node) deleteMarker(ctx context.Context, p *place, c Conditions) (*namespace.Result, error) {
 	dir, err := n.subdir(ctx, p.dir, p.name)
 	if err != nil {
 		return nil, err
 	}
 	if dir == 0 {
 		return nil, errNoObject()
+	}
+	if cc := cond(c); !cc.Empty() {
+		return nil, object.Errorf(object.KindNotSupported, "a directory cannot be deleted on a condition")
 	}
 	r, err := n.rmdir(ctx, p.dir, p.name, dir, p.epoch, p.chain, false)
 	if !object.IsKind(err, object.KindNotEmpty) {
@@ -328,10 +348,9 @@ func (n *Node) LinkObject(ctx context.Context, bucket, key, newBucket, newKey st
 		if p.isDir {
 			return nil, object.Errorf(object.KindInvalid, "a link's key cannot end in \"/\"")
 		}
-		if err := n.makeMissing(ctx, &p, n.spread()); err != nil {
-			return nil, err
-		}
-		return n.link(ctx, ino, p.dir, p.name, p.epoch, false)
+		return n.withParents(ctx, &p, n.spread(), func() (*namespace.Result, error) {
+			return n.link(ctx, ino, p.dir, p.name, p.epoch, false)
+		})
 	})
 	return object.WithOp(err, "link", bucket, key)
 }
@@ -383,18 +402,13 @@ func (n *Node) copyObject(ctx context.Context, bucket, key, newBucket, newKey st
 		if p.isDir {
 			return nil, object.Errorf(object.KindInvalid, "a copy's key cannot end in \"/\"")
 		}
-		if err := n.makeMissing(ctx, &p, src.ID.Partition()); err != nil {
-			return nil, err
-		}
-		body, err := n.share(ctx, []*Reader{r}, p.dir.Partition())
-		if err != nil {
-			return nil, err
-		}
-		res, err := n.swap(ctx, &p, &namespace.Put{Dir: p.dir, Name: p.name, Node: node, Body: body, Cond: cond(o.Cond)})
-		if err != nil && !uncertain(err) {
-			n.unstage(p.dir.Partition(), body)
-		}
-		return res, err
+		return n.withParents(ctx, &p, src.ID.Partition(), func() (*namespace.Result, error) {
+			body, err := n.share(ctx, []*Reader{r}, p.dir.Partition())
+			if err != nil {
+				return nil, err
+			}
+			return n.swapStaged(ctx, &p, &namespace.Put{Dir: p.dir, Name: p.name, Node: node, Body: body, Cond: cond(o.Cond)})
+		})
 	})
 	if err != nil {
 		return nil, err

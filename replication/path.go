@@ -201,6 +201,44 @@ func (n *Node) makeMissing(ctx context.Context, p *place, last object.PartitionI
 	return nil
 }
 
+// withParents runs op with the place's missing directories made, the last of
+// them in partition last; what was made for an op that fails goes again.
+func (n *Node) withParents(ctx context.Context, p *place, last object.PartitionID, op func() (*namespace.Result, error)) (*namespace.Result, error) {
+	if p.found() {
+		return op()
+	}
+	err := n.makeMissing(ctx, p, last)
+	var r *namespace.Result
+	if err == nil {
+		r, err = op()
+	}
+	if err != nil {
+		n.tidy(p)
+	}
+	return r, err
+}
+
+// tidy removes implicit directories of a place that an operation made, or came
+// to, and left empty: they exist for their entries only.
+func (n *Node) tidy(p *place) {
+	ctx, cancel := n.detached()
+	defer cancel()
+	dir := p.dir
+	for c := p.chain; c != nil; c = c.Up {
+		_, err := n.transact(ctx, plan{
+			halves:  []half{{dir.Partition(), namespace.Half{Dead: &namespace.Dead{Dir: dir, Implicit: true}}}},
+			decider: c.Parent.Partition(),
+			decide: func([]*namespace.Result) *namespace.Decide {
+				return &namespace.Decide{DropDentry: &namespace.DropDentry{Dir: c.Parent, Name: c.Name, Inode: dir, Cascade: c.Up}}
+			},
+		})
+		if err != nil {
+			return
+		}
+		dir = c.Parent
+	}
+}
+
 // makeDir is mkdir: the inode first, then the dentry, which decides.
 func (n *Node) makeDir(ctx context.Context, dir object.InodeID, name string, node object.Inode, part object.PartitionID, epoch uint64, mount bool) (object.InodeID, error) {
 	ino, err := n.makeDirNode(ctx, dir, name, node, part, epoch, mount)

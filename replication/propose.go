@@ -63,6 +63,10 @@ func (n *Node) doFor(ctx context.Context, id object.PartitionID, cmd *namespace.
 			if err := n.meet(ctx, *r.Meet, id, attempt, mine); err != nil {
 				return r, err
 			}
+		case r.Scattered && attempt < 8:
+			if err := n.compactFile(ctx, cmd.Target()); err != nil && !object.IsKind(err, object.KindPrecondition) {
+				return r, err
+			}
 		case r.Again && r.Kind == object.KindStale && cmd.Epoch == 0:
 			return r, r.Err() // the directory was named by number: there is nothing to resolve
 		case r.Again:

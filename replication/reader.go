@@ -127,7 +127,19 @@ func (r *Reader) WriteRange(ctx context.Context, w io.Writer, off, length int64)
 	if err == nil {
 		err = pipe.zeros(end - pos)
 	}
-	return pipe.close(err)
+	return r.lost(pipe.close(err))
+}
+
+// lost tells a chunk that is missing from one that was dropped because the
+// lease came too late: the inode, opened by number, had lost its last name.
+func (r *Reader) lost(err error) error {
+	if !object.IsKind(err, object.KindCorrupt) {
+		return err
+	}
+	if _, gone := r.n.GetAttr(r.n.ctx, r.inode.ID); object.IsKind(gone, object.KindStale) {
+		return gone
+	}
+	return err
 }
 
 func (r *Reader) writeInline(w io.Writer, off, end int64) error {

@@ -153,6 +153,12 @@ func (in *intake) run(ctx context.Context) error {
 			return errors.Join(g.Wait(), err)
 		}
 		got, end, err := fill(in.r, *buf)
+		if got > 0 && len(batch) == namespace.MaxExtents {
+			if err := flush(false); err != nil {
+				in.n.bufs.put(buf)
+				return err
+			}
+		}
 		if got > 0 {
 			e := &object.Extent{Offset: total, Length: int64(got), ChunkLength: int64(got),
 				Chunk: object.ChunkID{Owner: in.rc.owner, Upload: in.rc.upload, Ordinal: ordinal}}
@@ -185,11 +191,6 @@ func (in *intake) run(ctx context.Context) error {
 			in.rc.body.Size = total
 			in.sum()
 			return nil
-		}
-		if len(batch) == namespace.MaxExtents {
-			if err := flush(false); err != nil {
-				return err
-			}
 		}
 	}
 }

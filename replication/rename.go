@@ -67,14 +67,13 @@ func (n *Node) renameKeys(ctx context.Context, bucket, key, newBucket, newKey st
 	if from.isDir != to.isDir {
 		return nil, object.Errorf(object.KindInvalid, "a directory's keys end in \"/\", an object's do not: give both of one sort")
 	}
-	if err := n.makeMissing(ctx, &to, n.spread()); err != nil {
-		return nil, err
-	}
-	rn := renaming{dir: from.dir, name: from.name, newDir: to.dir, newName: to.name, flags: f, epoch: from.epoch, chain: from.chain}
-	if from.isDir {
-		return n.renameDir(ctx, rn, sub)
-	}
-	return n.renameFile(ctx, rn, file)
+	return n.withParents(ctx, &to, n.spread(), func() (*namespace.Result, error) {
+		rn := renaming{dir: from.dir, name: from.name, newDir: to.dir, newName: to.name, flags: f, epoch: from.epoch, chain: from.chain}
+		if from.isDir {
+			return n.renameDir(ctx, rn, sub)
+		}
+		return n.renameFile(ctx, rn, file)
+	})
 }
 
 func (n *Node) renameAny(ctx context.Context, rn renaming) (*namespace.Result, error) {
@@ -138,8 +137,12 @@ func (n *Node) renameDir(ctx context.Context, rn renaming, e *namespace.Entry) (
 	if rn.dir == rn.newDir && rn.name == rn.newName {
 		return &namespace.Result{}, nil
 	}
-	n.rename.Lock()
-	defer n.rename.Unlock()
+	select { // one at a time from this node
+	case n.rename <- struct{}{}:
+		defer func() { <-n.rename }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	rec, err := n.beginRename(ctx, rn, e.Inode)
 	if err != nil {
 		return nil, err

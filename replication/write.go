@@ -35,6 +35,9 @@ func (n *Node) Write(ctx context.Context, ino object.InodeID, off int64, body io
 	if err != nil {
 		return nil, 0, err
 	}
+	if sp.Data != nil {
+		n.smallWrite(r.Inode)
+	}
 	return r.Inode, r.Offset, nil
 }
 

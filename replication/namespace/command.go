@@ -44,6 +44,19 @@ type Command struct {
 	EndSession  *EndSession  `cbor:"44,keyasint,omitempty"`
 }
 
+// Target is the inode whose content the command changes in place, or 0.
+func (c *Command) Target() object.InodeID {
+	switch {
+	case c.Splice != nil:
+		return c.Splice.Inode
+	case c.SetAttr != nil:
+		return c.SetAttr.Inode
+	case c.Decide != nil && c.Decide.Splice != nil:
+		return c.Decide.Splice.Inode
+	}
+	return 0
+}
+
 // Token is a client's exactly-once token.
 type Token struct {
 	Session object.UploadID `cbor:"1,keyasint"`

@@ -102,6 +102,8 @@ type Birth struct {
 // Dead marks an empty directory so that it takes no entry. Committed: it goes.
 type Dead struct {
 	Dir object.InodeID `cbor:"1,keyasint"`
+	// Implicit: only if the directory is one.
+	Implicit bool `cbor:"2,keyasint,omitempty"`
 }
 
 // Raise adds a link. Undone: it is taken off again.

@@ -98,7 +98,7 @@ func (s *state) markDead(h *Dead, ref *TxRef) *Result {
 		bad.Again = false
 		return bad
 	}
-	if !s.empty(h.Dir) {
+	if !s.empty(h.Dir) || h.Implicit && !d.I.Implicit {
 		return failf(object.KindNotEmpty, "the directory is not empty")
 	}
 	d.Dead = ref

@@ -104,10 +104,9 @@ func (v *View) has(key []byte) (bool, error) {
 // for a directory) are >= from, in order, until it returns false. The inode is
 // given where it is local and plus is set.
 // shadow leaves out a file that stands beside a directory of its name.
-func (v *View) ReadDir(dir object.InodeID, from string, plus, shadow bool, fn func(stored string, e object.DirEntry) bool) error {
+func (v *View) ReadDir(dir object.InodeID, from string, plus, shadow bool, fn func(stored string, e object.DirEntry, moving *TxRef) bool) error {
 	prefix := dirPrefix(dir)
-	var inner error
-	err := v.snap.Ascend(dentryKey(dir, from), after(prefix), func(k, b []byte) (bool, error) {
+	return v.snap.Ascend(dentryKey(dir, from), after(prefix), func(k, b []byte) (bool, error) {
 		var r dentryRec
 		if err := codec.dec.Unmarshal(b, &r); err != nil {
 			return false, object.Errorf(object.KindCorrupt, "directory entry %x cannot be read: %w", k, err)
@@ -124,13 +123,13 @@ func (v *View) ReadDir(dir object.InodeID, from string, plus, shadow bool, fn fu
 		}
 		e := object.DirEntry{Dentry: object.Dentry{Name: name, Inode: r.Inode, Type: r.Type}}
 		if plus && r.Inode.Partition() == v.part {
-			if e.Attr, inner = v.Inode(r.Inode); inner != nil {
-				return false, inner
+			var err error
+			if e.Attr, err = v.Inode(r.Inode); err != nil && !object.IsKind(err, object.KindStale) {
+				return false, err
 			}
 		}
-		return fn(stored, e), nil
+		return fn(stored, e, r.Tx), nil
 	})
-	return err
 }
 
 // Inline is the content of a file that is kept inside the metadata; it may be
@@ -155,6 +154,14 @@ func (v *View) Extents(c object.ContentID, pin uint64, from, to int64, limit int
 			err = object.Errorf(object.KindCorrupt, "an extent record cannot be read: %w", err)
 		}
 		return e, err
+	}
+	// trim sorts, and cuts a page that grew too long.
+	trim := func() {
+		sortExtents(list)
+		if len(list) > limit {
+			next, to = list[limit].Offset, list[limit].Offset
+			list = list[:limit]
+		}
 	}
 	if from > 0 {
 		err = v.snap.Descend(extentKey(c, 0), extentKey(c, from), func(_, b []byte) (bool, error) {
@@ -185,13 +192,15 @@ func (v *View) Extents(c object.ContentID, pin uint64, from, to int64, limit int
 	p := retiredPrefix(c)
 	err = v.snap.Ascend(be64(p, pin+1), after(p), func(_, b []byte) (bool, error) {
 		e, err := read(b)
-		add(e)
+		if add(e); len(list) >= 4*limit {
+			trim()
+		}
 		return true, err
 	})
 	if err != nil {
 		return nil, -1, err
 	}
-	sortExtents(list)
+	trim()
 	return list, next, nil
 }
 
