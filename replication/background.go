@@ -53,7 +53,7 @@ func (n *Node) watchLog() {
 // and keeps the log short.
 func (n *Node) sweeper() {
 	n.logged("transactions", n.sweep(time.Now()))
-	n.logged("staged contents", n.dropStaged())
+	n.logged("staged contents", n.dropStaged(n.incarnation))
 	n.logged("multipart uploads", n.endUploads())
 	sweep, compact := time.NewTicker(sweepEvery), time.NewTicker(compactEvery)
 	defer sweep.Stop()
@@ -111,14 +111,14 @@ func (n *Node) sweepOne(ctx context.Context, ref namespace.TxRef, at object.Part
 	return n.settle(ctx, ref, at)
 }
 
-// dropStaged gives up what earlier incarnations of this process staged.
-func (n *Node) dropStaged() error {
+// dropStaged gives up what others than owner staged: earlier incarnations of this process.
+func (n *Node) dropStaged(owner object.UploadID) error {
 	var errs []error
 	for _, p := range n.parts[1:] {
 		for {
 			var list []object.ContentID
 			v := p.machine.View()
-			list, err := v.StagedBefore(n.incarnation, 100)
+			list, err := v.StagedBefore(owner, 100)
 			v.Close()
 			errs = append(errs, err)
 			if err != nil || len(list) == 0 {

@@ -31,14 +31,6 @@ func (b *buffers) get(ctx context.Context) (*[]byte, error) {
 	return b.pool.Get().(*[]byte), nil
 }
 
-// try is get without waiting; nil when there is none.
-func (b *buffers) try() *[]byte {
-	if !b.sem.TryAcquire(b.chunk) {
-		return nil
-	}
-	return b.pool.Get().(*[]byte)
-}
-
 func (b *buffers) put(s *[]byte) {
 	b.pool.Put(s)
 	b.sem.Release(b.chunk)

@@ -162,8 +162,8 @@ func settleAll(t testing.TB, n *Node) {
 		}
 		return r.Open == 0
 	})
-	n.incarnation = newUploadID() // what the crashed coordinator staged is nobody's now
-	if err := n.dropStaged(); err != nil {
+	// What the crashed coordinator staged is nobody's now.
+	if err := n.dropStaged(newUploadID()); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -110,6 +110,3 @@ func (l *leases) free(ino object.InodeID, at uint64, whole bool, now time.Time) 
 	}
 	return true
 }
-
-// open reports whether the first period is over.
-func (l *leases) open(now time.Time) bool { return now.Sub(l.start) >= l.period }

@@ -98,7 +98,7 @@ func powerConfig(pc *vfs.PowerCut, here, there string) Config {
 // that change the disk. Afterwards what was acknowledged is there byte for byte,
 // what was not is there whole or not at all, and the tree is sound.
 func TestPowerCut(t *testing.T) {
-	step := 7
+	step := 17
 	if os.Getenv("BUCKETDB_FULL") == "1" {
 		step = 1
 	}

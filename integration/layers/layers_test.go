@@ -24,13 +24,14 @@ var floors = map[string]int{
 	"storage/chunk":         2,
 	"storage/meta":          2,
 	"replication/wal":       2,
-	"replication/namespace": 3,
 	"storage":               3,
-	"replication/group":     4,
+	"replication/group":     3,
+	"replication/namespace": 4,
 	"replication/placement": 4,
 	"replication/transport": 4,
 	"server/api":            5,
 	"fs":                    6,
+	"fs/fstest":             7,
 	"replication":           6,
 	"":                      7, // bucketdb, the library
 	"server":                8,
@@ -38,9 +39,10 @@ var floors = map[string]int{
 	"server/s3":             8,
 	"server/dashboard":      8,
 	"integration/layers":    9,
-	"integration":           9,
-	"integration/bench":     10,
-	"cmd/bucketdb":          10,
+	"integration":           10,
+	"integration/harness":   8,
+	"integration/bench":     11,
+	"cmd/bucketdb":          11,
 }
 
 // onlyStd lists the packages that import the standard library alone.
