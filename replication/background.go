@@ -14,6 +14,7 @@ import (
 // sessions, compacts its log, and audits chunks that no entry names.
 
 const (
+	spaceEvery   = time.Second
 	sweepEvery   = 10 * time.Second
 	compactEvery = time.Minute
 	auditEvery   = time.Hour
@@ -55,13 +56,16 @@ func (n *Node) sweeper() {
 	n.logged("transactions", n.sweep(time.Now()))
 	n.logged("staged contents", n.dropStaged(n.incarnation))
 	n.logged("multipart uploads", n.endUploads())
-	sweep, compact := time.NewTicker(sweepEvery), time.NewTicker(compactEvery)
+	space, sweep, compact := time.NewTicker(spaceEvery), time.NewTicker(sweepEvery), time.NewTicker(compactEvery)
+	defer space.Stop()
 	defer sweep.Stop()
 	defer compact.Stop()
 	for {
 		select {
 		case <-n.ctx.Done():
 			return
+		case <-space.C:
+			n.checkSpace()
 		case <-sweep.C:
 			n.logged("transactions", n.sweep(time.Now().Add(-sweepEvery)))
 		case <-compact.C:
@@ -71,6 +75,19 @@ func (n *Node) sweeper() {
 				n.logged("log compaction", p.group.Compact())
 			}
 		}
+	}
+}
+
+// checkSpace notes whether the metadata's disk is down to its reserve.
+func (n *Node) checkSpace() {
+	u, err := n.cfg.FS.Usage(opSpace, n.cfg.MetadataPath)
+	if err != nil {
+		n.logged("free space", err)
+		return
+	}
+	full := n.cfg.MetadataReserve > 0 && u.FreeBytes < uint64(n.cfg.MetadataReserve)
+	if was := n.full.Swap(full); was != full {
+		n.log.Warn("the metadata's disk reached its reserve, or left it", "full", full, "free", u.FreeBytes, "path", n.cfg.MetadataPath)
 	}
 }
 

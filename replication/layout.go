@@ -21,6 +21,7 @@ const (
 	layoutName    = "STORE.json"
 	opLayout      = vfs.Op("layout.write")
 	opLayoutRead  = vfs.Op("layout.read")
+	opSpace       = vfs.Op("space.read")
 	opStorageLock = vfs.Op("storage.lock")
 )
 

@@ -27,6 +27,9 @@ const (
 	DefaultMaxObjectSize = 5 << 30
 	DefaultLeasePeriod   = 30 * time.Second
 	DefaultBufferMemory  = 96 << 20
+	// DefaultMetadataReserve is room for Badger's memtables, whose files are
+	// mapped sparsely: a full disk would end the process, not fail a write.
+	DefaultMetadataReserve = 512 << 20
 )
 
 // Config of a Node. Zero fields take the defaults.
@@ -43,8 +46,11 @@ type Config struct {
 	LeasePeriod time.Duration
 	// BufferMemory bounds the memory of bodies in flight, in bytes.
 	BufferMemory int64
-	FS           vfs.FS // default vfs.OS()
-	Logger       *slog.Logger
+	// MetadataReserve is the free space, in bytes, on the disk of MetadataPath
+	// below which nothing is taken that grows; deleting goes on. Negative: none.
+	MetadataReserve int64
+	FS              vfs.FS // default vfs.OS()
+	Logger          *slog.Logger
 }
 
 func (c *Config) complete() error {
@@ -56,6 +62,7 @@ func (c *Config) complete() error {
 	def(&c.ChunkSize, DefaultChunkSize)
 	def(&c.MaxObjectSize, DefaultMaxObjectSize)
 	def(&c.BufferMemory, DefaultBufferMemory)
+	def(&c.MetadataReserve, DefaultMetadataReserve)
 	if c.Partitions == 0 {
 		c.Partitions = DefaultPartitions
 	}
@@ -112,6 +119,7 @@ type Node struct {
 	work   sync.WaitGroup
 	// step, in tests, is asked before each entry: an error is a coordinator that vanished.
 	step    atomic.Pointer[func() error]
+	full    atomic.Bool // the metadata's disk is down to its reserve
 	closing atomic.Bool
 	ready   atomic.Bool
 }
@@ -149,6 +157,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if _, err := n.do(ctx, object.Control, &namespace.Command{Init: &namespace.Init{}}); err != nil {
 		return nil, err
 	}
+	n.checkSpace()
 	n.background()
 	n.ready.Store(true)
 	return n, nil

@@ -29,6 +29,9 @@ func (n *Node) propose(ctx context.Context, id object.PartitionID, cmd *namespac
 	if err != nil {
 		return nil, err
 	}
+	if n.full.Load() && cmd.Grows() {
+		return nil, object.Errorf(object.KindNoSpace, "the disk of %s is nearly full (less than %d MiB are free): free some space there", n.cfg.MetadataPath, n.cfg.MetadataReserve>>20)
+	}
 	if f := n.step.Load(); f != nil {
 		if err := (*f)(); err != nil {
 			return nil, err

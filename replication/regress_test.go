@@ -402,3 +402,31 @@ func TestRetriedUploadLeavesNoChunks(t *testing.T) {
 		t.Fatalf("%d chunks, want %d", got, want)
 	}
 }
+
+// A metadata disk that is nearly full takes nothing new, and lets go of what is there.
+func TestMetadataReserve(t *testing.T) {
+	cfg, ctx := testConfig(t), t.Context()
+	n, err := Open(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.CreateBucket(ctx, "box", "me"); err != nil {
+		t.Fatal(err)
+	}
+	mustPut(t, n, "d/old", []byte("old"))
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cfg.MetadataReserve = 1 << 60
+	n = openNode(t, cfg)
+	_, err = n.Put(ctx, "box", "new", strings.NewReader("new"), PutOptions{Size: 3})
+	wantKind(t, err, object.KindNoSpace)
+	_, _, err = n.Create(ctx, mkdirs(t, n), "dir", NewNode{Type: object.TypeDirectory}, true)
+	wantKind(t, err, object.KindNoSpace)
+	if got := string(mustGet(t, n, "d/old")); got != "old" {
+		t.Fatal(got)
+	}
+	if err := n.Delete(ctx, "box", "d/old", Conditions{}); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -57,6 +57,22 @@ func (c *Command) Target() object.InodeID {
 	return 0
 }
 
+// Grows reports whether the command is a client's that makes the metadata
+// grow; what ends, frees or settles something does not.
+func (c *Command) Grows() bool {
+	return c.Put != nil || c.Splice != nil || c.LinkHere != nil || c.SetXattr != nil && !c.SetXattr.Remove || c.Stage != nil ||
+		c.NewUpload != nil || c.PutPart != nil || c.Prepare != nil && c.Prepare.grows()
+}
+
+func (c *Prepare) grows() bool {
+	for _, h := range c.Halves {
+		if h.Birth != nil || h.Raise != nil || h.Refs != nil {
+			return true
+		}
+	}
+	return false
+}
+
 // Token is a client's exactly-once token.
 type Token struct {
 	Session object.UploadID `cbor:"1,keyasint"`
