@@ -9,7 +9,8 @@ api=${BUCKETDB_RUN_API:-127.0.0.1:9080}
 url=http://$api
 mkdir -p "$data" "$mnt"
 
-"$bin" server -bootstrap=true -id n1 -api "$api" -metadata "$data/metadata" -storage "$data/chunks" \
+# A session of its own: Ctrl-C is for this script, which unmounts before the server ends.
+setsid "$bin" server -bootstrap=true -id n1 -api "$api" -metadata "$data/metadata" -storage "$data/chunks" \
   --log-level warn &
 server=$!
 mounted=""
@@ -22,7 +23,10 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 0' INT TERM
 
-"$bin" health --endpoint "$url" --wait 30s --pid "$server" >/dev/null
+until "$bin" health --endpoint "$url" >/dev/null 2>&1; do
+  kill -0 "$server" 2>/dev/null || { wait "$server"; exit 1; } # it has said why
+  sleep 0.1
+done
 if "$bin" mount "$mnt" --endpoint "$url" --background; then
   mounted=yes
   where="mounted at $mnt"
