@@ -232,12 +232,17 @@ func (n *Node) reclaimer(p *partition) {
 
 // reclaim proposes what no lease needs; left: something had to stay.
 func (n *Node) reclaim(p *partition) (left bool, err error) {
-	var at uint64
-	var ord uint8
+	at, ord, low := p.garbage, uint8(0), uint64(0)
 	for {
 		v := p.machine.View()
 		list, err := v.Garbage(at, ord, reclaimBatch)
 		v.Close()
+		if err == nil && len(list) == 0 {
+			p.garbage = at
+			if left {
+				p.garbage = low
+			}
+		}
 		if err != nil || len(list) == 0 {
 			return left, err
 		}
@@ -251,8 +256,8 @@ func (n *Node) reclaim(p *partition) (left bool, err error) {
 		for _, g := range list {
 			if p.leases.free(g.Inode, g.At, g.Whole, now) {
 				cmd.Items = append(cmd.Items, g)
-			} else {
-				left = true
+			} else if !left {
+				left, low = true, g.At
 			}
 		}
 		for done := len(cmd.Items) == 0; !done; {

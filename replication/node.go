@@ -131,6 +131,8 @@ type partition struct {
 	machine *namespace.Machine
 	leases  *leases
 	dirty   chan struct{} // there may be garbage
+	// garbage is an index below which there is none: where the reclaimer begins.
+	garbage uint64
 }
 
 // Open starts a node on its directories, making what is missing, and returns

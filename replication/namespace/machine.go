@@ -6,6 +6,7 @@ package namespace
 import (
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/skshohagmiah/bucketdb/replication/group"
@@ -40,6 +41,10 @@ type Options struct {
 // called from one goroutine; View from any.
 type Machine struct {
 	o Options
+	// txLow is a sequence below which no transaction of this partition is on
+	// record: where the search for the oldest one begins, past the store's
+	// tombstones. It only rises, and decides nothing.
+	txLow atomic.Uint64
 }
 
 // New makes a machine.
@@ -70,7 +75,7 @@ func (m *Machine) Apply(entries []group.Entry) ([]any, error) {
 func (m *Machine) batch(entries []group.Entry, results []any) (int, error) {
 	txn := m.o.Store.Begin()
 	defer txn.Discard()
-	s := &state{txn: txn, part: m.o.Partition}
+	s := &state{txn: txn, part: m.o.Partition, txLow: m.txLow.Load()}
 	n := 0
 	for _, e := range entries {
 		results[n] = s.apply(e)
@@ -90,6 +95,7 @@ func (m *Machine) batch(entries []group.Entry, results []any) (int, error) {
 	if err := txn.Commit(last); err != nil {
 		return 0, err
 	}
+	m.txLow.Store(s.txLow)
 	if m.o.OnApply != nil {
 		m.o.OnApply(s.events, s.garbage)
 	}
@@ -126,6 +132,7 @@ type state struct {
 	drive  []TxRef
 
 	// of the whole batch
+	txLow   uint64
 	events  []Event
 	garbage bool
 }

@@ -1,6 +1,10 @@
 package namespace
 
-import "github.com/skshohagmiah/bucketdb/storage/object"
+import (
+	"encoding/binary"
+
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
 
 // recall returns the result that is kept for a token, or nil when the command
 // is to be applied.
@@ -28,8 +32,7 @@ func (s *state) remember(t *Token, r *Result) {
 	var rec sessionRec
 	s.load(sessionKey(t.Session), &rec)
 	if t.Ack > rec.Ack {
-		s.dropResults(t.Session, t.Ack)
-		rec.Ack = t.Ack
+		rec.Ack = s.dropResults(t.Session, rec.Ack, t.Ack)
 	}
 	rec.Seen = max(rec.Seen, s.now)
 	s.store(sessionKey(t.Session), &rec)
@@ -39,15 +42,23 @@ func (s *state) remember(t *Token, r *Result) {
 // maxDropped bounds the work of one entry; what is left goes with the next.
 const maxDropped = 1024
 
-func (s *state) dropResults(session object.UploadID, upTo uint64) {
+// dropResults drops the results behind one sequence up to another, and returns
+// how far it came. What lies before is gone: walking over the store's tombstones
+// of it each time would cost more with every mutation.
+func (s *state) dropResults(session object.UploadID, behind, upTo uint64) uint64 {
 	var keys [][]byte
-	s.scan(resultKey(session, 0), resultKey(session, upTo+1), func(k, _ []byte) bool {
+	s.scan(resultKey(session, behind+1), resultKey(session, upTo+1), func(k, _ []byte) bool {
 		keys = append(keys, append([]byte(nil), k...))
 		return len(keys) < maxDropped
 	})
 	for _, k := range keys {
 		s.drop(k)
 	}
+	if len(keys) == maxDropped {
+		last := keys[len(keys)-1]
+		return binary.BigEndian.Uint64(last[len(last)-8:])
+	}
+	return upTo
 }
 
 func (s *state) endSession(c *EndSession) *Result {

@@ -18,11 +18,12 @@ func (s *state) newTx() TxID {
 // mark is this partition's watermark: every transaction it began below is settled.
 func (s *state) mark() uint64 {
 	low := s.index<<8 | uint64(s.txs)
-	start := binary.BigEndian.AppendUint16([]byte{keyTx}, uint16(s.part))
-	s.scan(start, after(start), func(k, _ []byte) bool {
+	start := txKey(keyTx, TxID{First: s.part, Seq: s.txLow})
+	s.scan(start, after(start[:3]), func(k, _ []byte) bool {
 		low = binary.BigEndian.Uint64(k[len(k)-8:])
 		return false
 	})
+	s.txLow = low
 	return low
 }
 
@@ -231,14 +232,15 @@ func (s *state) watermark(first object.PartitionID) uint64 {
 
 // forget drops the outcomes of transactions that their first partition has settled.
 func (s *state) forget(first object.PartitionID, mark uint64) {
-	if mark <= s.watermark(first) {
+	old := s.watermark(first)
+	if mark <= old {
 		return
 	}
 	s.storeRaw(markKey(first), be64(nil, mark))
 	var keys [][]byte
-	s.scan(txKey(keyOutcome, TxID{First: first}), txKey(keyOutcome, TxID{First: first, Seq: mark}), func(k, _ []byte) bool {
+	s.scan(txKey(keyOutcome, TxID{First: first, Seq: old}), txKey(keyOutcome, TxID{First: first, Seq: mark}), func(k, _ []byte) bool {
 		keys = append(keys, append([]byte(nil), k...))
-		return len(keys) < maxDropped
+		return true // as many as were under way at once
 	})
 	for _, k := range keys {
 		s.drop(k)

@@ -12,11 +12,13 @@ import (
 type View struct {
 	snap *meta.Snapshot
 	part object.PartitionID
+	// txLow was true of a state before the view: it still is.
+	txLow uint64
 }
 
 // View opens a view.
 func (m *Machine) View() *View {
-	return &View{snap: m.o.Store.View(), part: m.o.Partition}
+	return &View{txLow: m.txLow.Load(), snap: m.o.Store.View(), part: m.o.Partition}
 }
 
 // Close ends the view.
@@ -228,8 +230,8 @@ type Transaction struct {
 }
 
 func (v *View) mark() (low uint64, err error) {
-	start := binary.BigEndian.AppendUint16([]byte{keyTx}, uint16(v.part))
-	err = v.snap.Ascend(start, after(start), func(k, _ []byte) (bool, error) {
+	start := txKey(keyTx, TxID{First: v.part, Seq: v.txLow})
+	err = v.snap.Ascend(start, after(start[:3]), func(k, _ []byte) (bool, error) {
 		low = binary.BigEndian.Uint64(k[len(k)-8:])
 		return false, nil
 	})
