@@ -27,6 +27,7 @@ func (n *Node) background() {
 		n.goWork(func() { n.reclaimer(p) })
 	}
 	n.goWork(n.sweeper)
+	n.goWork(n.spaceWatcher)
 	n.goWork(n.auditor)
 	n.goWork(n.watchLog)
 }
@@ -56,24 +57,36 @@ func (n *Node) sweeper() {
 	n.logged("transactions", n.sweep(time.Now()))
 	n.logged("staged contents", n.dropStaged(n.incarnation))
 	n.logged("multipart uploads", n.endUploads())
-	space, sweep, compact := time.NewTicker(spaceEvery), time.NewTicker(sweepEvery), time.NewTicker(compactEvery)
-	defer space.Stop()
+	sweep, compact := time.NewTicker(sweepEvery), time.NewTicker(compactEvery)
 	defer sweep.Stop()
 	defer compact.Stop()
 	for {
 		select {
 		case <-n.ctx.Done():
 			return
-		case <-space.C:
-			n.checkSpace()
 		case <-sweep.C:
 			n.logged("transactions", n.sweep(time.Now().Add(-sweepEvery)))
 		case <-compact.C:
 			n.logged("sessions", n.endIdleSessions())
 			n.logged("multipart uploads", n.endUploads())
 			for _, p := range n.parts {
+				p.leases.expire(time.Now())
 				n.logged("log compaction", p.group.Compact())
 			}
+		}
+	}
+}
+
+// spaceWatcher has a goroutine of its own: nothing slow may come before it.
+func (n *Node) spaceWatcher() {
+	tick := time.NewTicker(spaceEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-tick.C:
+			n.checkSpace()
 		}
 	}
 }
@@ -224,6 +237,9 @@ func (n *Node) reclaimer(p *partition) {
 			err = n.release(p)
 		}
 		n.logged("reclaiming", err)
+		if left {
+			_ = pause(n.ctx, 6) // what is held now is looked at again with each change: not too often
+		}
 		if left || err != nil {
 			retry.Reset(n.cfg.LeasePeriod) // a hold that ran out says nothing
 		}
@@ -252,22 +268,35 @@ func (n *Node) reclaim(p *partition) (left bool, err error) {
 			at++
 		}
 		cmd := &namespace.Reclaim{}
+		var doomed []object.InodeID
 		now := time.Now()
 		for _, g := range list {
 			if p.leases.free(g.Inode, g.At, g.Whole, now) {
 				cmd.Items = append(cmd.Items, g)
+				if g.Whole {
+					doomed = append(doomed, g.Inode)
+				}
 			} else if !left {
 				left, low = true, g.At
 			}
 		}
-		for done := len(cmd.Items) == 0; !done; {
-			r, err := n.do(n.ctx, p.id, &namespace.Command{Reclaim: cmd})
-			if err != nil {
-				return left, err
-			}
-			done = r.Done
+		err = n.reclaimItems(p, cmd)
+		p.leases.spare(doomed)
+		if err != nil {
+			return left, err
 		}
 	}
+}
+
+func (n *Node) reclaimItems(p *partition, cmd *namespace.Reclaim) error {
+	for done := len(cmd.Items) == 0; !done; {
+		r, err := n.do(n.ctx, p.id, &namespace.Command{Reclaim: cmd})
+		if err != nil {
+			return err
+		}
+		done = r.Done
+	}
+	return nil
 }
 
 // release has the files of released chunks dropped, then forgets them.

@@ -51,10 +51,43 @@ func asBucket(name string, ino *object.Inode) Bucket {
 // DeleteBucket deletes an empty bucket. KindNotEmpty when it has entries.
 func (n *Node) DeleteBucket(ctx context.Context, name string) error {
 	err := n.Rmdir(ctx, object.RootInode, name)
+	if object.IsKind(err, object.KindNotEmpty) && n.clearImplicit(ctx, name) {
+		err = n.Rmdir(ctx, object.RootInode, name)
+	}
 	if object.IsKind(err, object.KindNotFound) {
 		err = object.Errorf(object.KindBucketNotFound, "there is no bucket %s", name)
 	}
 	return object.WithOp(err, "delete bucket", name, "")
+}
+
+// clearImplicit removes what a crash between making implicit directories and
+// the object they were for left behind: directories that no listing shows. True
+// when the bucket lists nothing, and so may be empty now.
+func (n *Node) clearImplicit(ctx context.Context, name string) bool {
+	page, err := n.List(ctx, name, ListOptions{Limit: 1})
+	if err != nil || len(page.Objects) > 0 {
+		return false
+	}
+	b, err := n.Bucket(ctx, name)
+	return err == nil && n.clearBelow(ctx, b.Root, nil) == nil
+}
+
+func (n *Node) clearBelow(ctx context.Context, dir object.InodeID, chain *namespace.Cascade) error {
+	entries, _, err := n.readDir(ctx, dir, "", MaxListLimit, true, false)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Attr == nil || !e.Attr.IsDir() || !e.Attr.Implicit {
+			continue
+		}
+		below := &namespace.Cascade{Parent: dir, Name: e.Name, Up: chain}
+		if err := n.clearBelow(ctx, e.Inode, below); err != nil {
+			return err
+		}
+		n.tidy(&place{dir: e.Inode, chain: below})
+	}
+	return nil
 }
 
 // Bucket describes one bucket.

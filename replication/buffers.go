@@ -3,6 +3,7 @@ package replication
 import (
 	"context"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 
@@ -17,6 +18,9 @@ type buffers struct {
 	pool  sync.Pool
 }
 
+// bufferWait bounds the wait for memory: then the caller is to come again.
+const bufferWait = 20 * time.Second
+
 func newBuffers(total, chunk int64) *buffers {
 	b := &buffers{chunk: chunk, sem: semaphore.NewWeighted(total)}
 	b.pool.New = func() any { s := make([]byte, chunk); return &s }
@@ -25,7 +29,12 @@ func newBuffers(total, chunk int64) *buffers {
 
 // get waits for a buffer of one chunk; put gives it back.
 func (b *buffers) get(ctx context.Context) (*[]byte, error) {
-	if err := b.sem.Acquire(ctx, b.chunk); err != nil {
+	wait, cancel := context.WithTimeout(ctx, bufferWait)
+	defer cancel()
+	if err := b.sem.Acquire(wait, b.chunk); err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		return nil, object.Errorf(object.KindOverload, "no memory for another body came free: try again (%w)", err)
 	}
 	return b.pool.Get().(*[]byte), nil

@@ -18,8 +18,11 @@ const (
 	compactAfter = 256
 	// compactRun is the smallest number of extents worth packing together.
 	compactRun = 4
-	// compactData bounds the inline bytes that one step replaces.
+	// compactData bounds the inline bytes that one step replaces, compactMost the extents.
 	compactData = 768 << 10
+	compactMost = 2048
+	// compactors bounds the files that are compacted at a time, and so the memory.
+	compactors = 2
 )
 
 // scatter counts small writes to files, and which are being compacted.
@@ -75,57 +78,100 @@ func (n *Node) smallWrite(ino *object.Inode) {
 }
 
 // compactFile packs the runs of small extents of a file. KindPrecondition: it
-// changed meanwhile; what was packed until then is.
+// changed meanwhile where it was being packed; what was packed until then is.
 func (n *Node) compactFile(ctx context.Context, ino object.InodeID) error {
+	select {
+	case n.compacting <- struct{}{}:
+		defer func() { <-n.compacting }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	r, err := n.OpenInode(ctx, ino)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	var run []object.Extent
-	data := 0
-	flush := func() error {
-		defer func() { run, data = nil, 0 }()
-		if len(run) < compactRun {
-			return nil
-		}
-		return n.packRun(ctx, r, run[0].Offset, run[len(run)-1].End())
-	}
+	run := &packing{}
 	err = r.extents(ctx, 0, r.inode.Size, func(e object.Extent) error {
 		big := e.Data == nil && e.Length >= n.cfg.ChunkSize/4
-		joins := len(run) > 0 && run[len(run)-1].End() == e.Offset && e.End()-run[0].Offset <= max(n.cfg.ChunkSize, compactData) && data+len(e.Data) <= compactData
-		if big || !joins {
-			if err := flush(); err != nil {
+		if big || !run.takes(e, n.cfg.ChunkSize) {
+			if err := n.pack(ctx, r, run); err != nil {
 				return err
 			}
+			run = &packing{}
 		}
 		if !big {
-			run, data = append(run, e), data+len(e.Data)
+			run.add(e)
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	return flush()
+	return n.pack(ctx, r, run)
 }
 
-// packRun replaces the extents of a range by as few as hold its bytes.
-func (n *Node) packRun(ctx context.Context, r *Reader, from, to int64) error {
-	var b bytes.Buffer
-	if err := r.WriteRange(ctx, &b, from, to-from); err != nil {
-		return err
+// packing is a run of small extents, with holes between them where the file has some.
+type packing struct {
+	list   []object.Extent
+	bytes  int64
+	inline int
+	pieces int
+}
+
+func (p *packing) takes(e object.Extent, chunk int64) bool {
+	return p.bytes+e.Length <= chunk && p.inline+len(e.Data) <= compactData && len(p.list) < compactMost && p.pieces < namespace.MaxExtents
+}
+
+func (p *packing) add(e object.Extent) {
+	if n := len(p.list); n == 0 || p.list[n-1].End() != e.Offset {
+		p.pieces++
 	}
-	rc, err := n.receive(ctx, r.part.id, &b, to-from, to-from)
+	p.list = append(p.list, e)
+	p.bytes += e.Length
+	p.inline += len(e.Data)
+}
+
+// pack replaces a run by one chunk that holds its pieces one after another.
+func (n *Node) pack(ctx context.Context, r *Reader, run *packing) error {
+	if len(run.list) < compactRun {
+		return nil
+	}
+	pieces := namespace.Covered(run.list, 0)
+	from, to := pieces[0].From, pieces[len(pieces)-1].To
+	var b bytes.Buffer
+	for _, p := range pieces {
+		if err := r.WriteRange(ctx, &b, p.From, p.To-p.From); err != nil {
+			return err
+		}
+	}
+	if int64(b.Len()) != run.bytes {
+		return object.Errorf(object.KindCorrupt, "%d bytes to pack, %d were read", run.bytes, b.Len())
+	}
+	rc, err := n.receive(ctx, r.part.id, &b, run.bytes, run.bytes)
 	if err != nil {
 		return err
 	}
-	exts := rc.body.Extents
-	if len(rc.body.Inline) > 0 {
-		exts = []object.Extent{{Length: to - from, Data: rc.body.Inline}}
-	}
-	res, err := n.do(ctx, r.part.id, &namespace.Command{Compact: &namespace.CompactExtents{
-		Inode: r.inode.ID, Version: r.inode.Version, Offset: from, Length: to - from, Extents: exts}})
+	res, err := n.do(ctx, r.part.id, &namespace.Command{Compact: &namespace.CompactExtents{Inode: r.inode.ID, Content: r.inode.Content,
+		Pin: r.inode.Change, Offset: from, Length: to - from, Extents: packed(pieces, from, &rc.body)}})
 	n.settleUpload(rc, res, err)
 	return err
+}
+
+// packed is the extents of pieces that lie one after another in a body of one
+// chunk, or of inline bytes.
+func packed(pieces []namespace.Piece, base int64, body *namespace.Body) (list []object.Extent) {
+	at := int64(0)
+	for _, p := range pieces {
+		e := object.Extent{Offset: p.From - base, Length: p.To - p.From}
+		if len(body.Extents) == 1 {
+			c := body.Extents[0]
+			e.Chunk, e.ChunkLength, e.SHA256, e.ChunkOffset = c.Chunk, c.ChunkLength, c.SHA256, at
+		} else {
+			e.Data = body.Inline[at : at+e.Length]
+		}
+		at += e.Length
+		list = append(list, e)
+	}
+	return list
 }

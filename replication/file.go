@@ -424,20 +424,29 @@ func (n *Node) xattr(ctx context.Context, c *namespace.SetXattr) error {
 }
 
 // Hold keeps files alive while a session has them open, until Release or until
-// it is not renewed for the lease period. KindStale when one is gone already.
+// it is not renewed (by Hold of the same files) for the lease period. All that
+// are there are held; KindStale when one is gone already.
 func (n *Node) Hold(ctx context.Context, session object.UploadID, inos []object.InodeID) error {
+	var stale error
 	for _, ino := range inos {
 		p, err := n.partition(ino.Partition())
-		if err != nil {
-			return err
+		if err == nil && !p.leases.hold(ino, session, time.Now()) {
+			err = object.Errorf(object.KindStale, "inode %s is gone", ino)
 		}
-		p.leases.hold(ino, session, time.Now())
-		if _, err := n.GetAttr(ctx, ino); err != nil {
-			p.leases.release(ino, session)
-			return err
+		if err == nil {
+			_, err = n.GetAttr(ctx, ino)
+		}
+		switch {
+		case object.IsKind(err, object.KindStale):
+			if p != nil {
+				p.leases.release(ino, session)
+			}
+			stale = err
+		case err != nil:
+			return err // an earlier hold stands as it did
 		}
 	}
-	return nil
+	return stale
 }
 
 // Release ends holds.

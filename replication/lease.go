@@ -18,12 +18,15 @@ type leases struct {
 	mu    sync.Mutex
 	pins  map[object.InodeID]map[uint64]int
 	holds map[object.InodeID]map[object.UploadID]time.Time
+	// doomed inodes are being reclaimed: an entry that drops them is under way.
+	doomed map[object.InodeID]bool
 }
 
 func newLeases(period time.Duration) *leases {
 	return &leases{period: period, start: time.Now(),
-		pins:  map[object.InodeID]map[uint64]int{},
-		holds: map[object.InodeID]map[object.UploadID]time.Time{}}
+		pins:   map[object.InodeID]map[uint64]int{},
+		holds:  map[object.InodeID]map[object.UploadID]time.Time{},
+		doomed: map[object.InodeID]bool{}}
 }
 
 // pin keeps everything of a file that was retired after version at.
@@ -67,16 +70,50 @@ func (l *leases) remove(ino object.InodeID, at uint64) {
 	}
 }
 
-// hold keeps an inode for a session until it is released or not renewed for a period.
-func (l *leases) hold(ino object.InodeID, session object.UploadID, now time.Time) {
+// hold keeps an inode for a session until it is released or not renewed for a
+// period; false when it is too late.
+func (l *leases) hold(ino object.InodeID, session object.UploadID, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.doomed[ino] {
+		return false
+	}
 	m := l.holds[ino]
 	if m == nil {
 		m = map[object.UploadID]time.Time{}
 		l.holds[ino] = m
 	}
 	m[session] = now.Add(l.period)
+	return true
+}
+
+// spare ends the doom of inodes: their entry was applied, or was not.
+func (l *leases) spare(inos []object.InodeID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, ino := range inos {
+		delete(l.doomed, ino)
+	}
+}
+
+// expire forgets the holds of sessions that did not renew them.
+func (l *leases) expire(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for ino := range l.holds {
+		l.expireOne(ino, now)
+	}
+}
+
+func (l *leases) expireOne(ino object.InodeID, now time.Time) {
+	for s, until := range l.holds[ino] {
+		if now.After(until) {
+			delete(l.holds[ino], s)
+		}
+	}
+	if len(l.holds[ino]) == 0 {
+		delete(l.holds, ino)
+	}
 }
 
 func (l *leases) release(ino object.InodeID, session object.UploadID) {
@@ -90,23 +127,21 @@ func (l *leases) release(ino object.InodeID, session object.UploadID) {
 }
 
 // free reports whether what was retired from a file at an index may go.
-// whole: the inode itself goes.
+// whole: the inode itself goes, and is doomed from here on until spare.
 func (l *leases) free(ino object.InodeID, at uint64, whole bool, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for s, until := range l.holds[ino] {
-		if now.After(until) {
-			delete(l.holds[ino], s)
-		}
-	}
+	l.expireOne(ino, now)
 	if len(l.holds[ino]) > 0 {
 		return false
 	}
-	delete(l.holds, ino)
 	for pin := range l.pins[ino] {
 		if whole || pin < at {
 			return false
 		}
+	}
+	if whole {
+		l.doomed[ino] = true
 	}
 	return true
 }

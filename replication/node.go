@@ -111,8 +111,10 @@ type Node struct {
 
 	live    liveTxs
 	scatter scatter
-	active  activeUploads
-	rename  chan struct{} // holds a token while this node renames a directory
+	// compacting holds a token for each file that is being compacted.
+	compacting chan struct{}
+	active     activeUploads
+	rename     chan struct{} // holds a token while this node renames a directory
 
 	ctx    context.Context // ends when the node closes
 	cancel context.CancelFunc
@@ -143,7 +145,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n := &Node{cfg: cfg, log: cfg.Logger, started: time.Now(), incarnation: newUploadID()}
-	n.rename = make(chan struct{}, 1)
+	n.rename, n.compacting = make(chan struct{}, 1), make(chan struct{}, compactors)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {

@@ -3,6 +3,7 @@ package replication
 import (
 	"context"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
@@ -143,38 +144,31 @@ func (n *Node) swapStaged(ctx context.Context, p *place, put *namespace.Put) (*n
 
 // putMarker makes a directory explicit, and makes it first if it is missing.
 func (n *Node) putMarker(ctx context.Context, bucket, key string, o PutOptions) (*object.Inode, error) {
+	c := cond(o.Cond)
 	r, err := n.once(ctx, func() (*namespace.Result, error) {
 		p, err := n.locate(ctx, bucket, key)
 		if err != nil {
 			return nil, err
 		}
-		if err := n.makeMissing(ctx, &p, n.spread()); err != nil {
-			return nil, err
-		}
-		dir, err := n.subdir(ctx, p.dir, p.name)
-		if err != nil {
-			return nil, err
-		}
-		c := cond(o.Cond)
-		if dir == 0 {
-			if len(c.Match) > 0 {
-				return nil, object.Errorf(object.KindPrecondition, "the object that If-Match names does not exist")
-			}
-			p.missing = []string{p.name}
-			if err := n.makeMissing(ctx, &p, n.spread()); err != nil {
+		dir := object.InodeID(0)
+		if p.found() {
+			if dir, err = n.subdir(ctx, p.dir, p.name); err != nil {
 				return nil, err
 			}
-			dir = p.dir
 		}
-		a := &namespace.SetAttr{Inode: dir, Explicit: true, Cond: c}
-		if o.Meta != nil {
-			a.Meta, a.SetMeta = o.Meta, true
+		if dir == 0 {
+			if err := c.Check(nil); err != nil {
+				return nil, err
+			}
+			p.missing = append(slices.Clone(p.missing), p.name)
+		} else {
+			p.chain = &namespace.Cascade{Parent: p.dir, Name: p.name, Up: p.chain}
+			p.dir = dir
 		}
-		r, err := n.do(ctx, dir.Partition(), &namespace.Command{Epoch: p.epoch, Token: token(ctx), SetAttr: a})
-		if object.IsKind(err, object.KindStale) {
-			return r, again{err}
-		}
-		return r, err
+		return n.withParents(ctx, &p, n.spread(), func() (*namespace.Result, error) {
+			a := &namespace.SetAttr{Inode: p.dir, Explicit: true, Cond: c, Meta: o.Meta, SetMeta: o.Meta != nil}
+			return n.do(ctx, p.dir.Partition(), &namespace.Command{Epoch: p.epoch, Token: token(ctx), SetAttr: a})
+		})
 	})
 	if err != nil {
 		return nil, err

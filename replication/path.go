@@ -260,10 +260,13 @@ func (n *Node) makeDirNode(ctx context.Context, dir object.InodeID, name string,
 			return &namespace.Decide{PutDentry: &namespace.PutDentry{Dir: dir, Name: name, Inode: born.ID, Type: object.TypeDirectory, Mount: mount}}
 		},
 	})
-	if err == nil && r.Recalled {
+	switch {
+	case err != nil:
+		return nil, err
+	case r.Recalled:
 		return n.Lookup(ctx, dir, name)
 	}
-	return born, err
+	return born, nil
 }
 
 func cond(c Conditions) namespace.Cond {

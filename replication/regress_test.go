@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
 	"github.com/skshohagmiah/bucketdb/storage/object"
@@ -153,11 +154,10 @@ func TestOpenOfAReplacedInode(t *testing.T) {
 		o := mustPut(t, n, "k", body)
 		opened := make(chan error, 1)
 		go func() {
-			for {
+			for range 200 { // whoever opens it all the time keeps it
 				r, err := n.OpenInode(ctx, o.Inode.ID)
 				if err != nil {
-					opened <- nil // gone
-					return
+					break // gone
 				}
 				var b bytes.Buffer
 				err = r.WriteRange(ctx, &b, 0, r.Inode().Size)
@@ -173,6 +173,7 @@ func TestOpenOfAReplacedInode(t *testing.T) {
 					return
 				}
 			}
+			opened <- nil
 		}()
 		mustPut(t, n, "k", []byte("next"))
 		if err := <-opened; err != nil {
@@ -427,6 +428,148 @@ func TestMetadataReserve(t *testing.T) {
 		t.Fatal(got)
 	}
 	if err := n.Delete(ctx, "box", "d/old", Conditions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Compaction works under a steady appender, on many tiny extents, and across holes.
+func TestCompactionHoweverTheFileGrew(t *testing.T) {
+	n, ctx := nodeOf(t, 2)
+	d := mkdirs(t, n, "a")
+	write := func(f *object.Inode, model []byte, off int64, b []byte) []byte {
+		if _, _, err := n.Write(ctx, f.ID, off, bytes.NewReader(b), WriteOptions{Size: int64(len(b))}); err != nil {
+			t.Fatal(err)
+		}
+		if need := int(off) + len(b); need > len(model) {
+			model = resized(model, need)
+		}
+		copy(model[off:], b)
+		return model
+	}
+	for name, shape := range map[string]struct{ count, size, stride, most int }{
+		"appends": {3000, 10, 10, 600},
+		"holes":   {120, 16 << 10, 32 << 10, 121}, // a piece stays a piece, of a chunk
+		"mixed":   {400, 3000, 4096, 401},
+	} {
+		f := newFile(t, n, d, name, strings.Repeat("x", 17000))
+		model := []byte(strings.Repeat("x", 17000))
+		for i := range shape.count {
+			model = write(f, model, 17000+int64(i*shape.stride), randomBytes(int64(i), shape.size))
+		}
+		if err := n.compactFile(ctx, f.ID); err != nil && !object.IsKind(err, object.KindPrecondition) {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if got := content(t, n, f.ID); got != string(model) {
+			t.Fatalf("%s: the content differs after compaction", name)
+		}
+		r, err := n.OpenInode(ctx, f.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		left, inline := 0, 0
+		if err := r.extents(ctx, 0, r.inode.Size, func(e object.Extent) error { left++; inline += len(e.Data); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+		if left > shape.most || inline > 64<<10 {
+			t.Errorf("%s: %d extents and %d bytes in the metadata are left of %d writes", name, left, inline, shape.count)
+		}
+		model = write(f, model, 5, bytes.Repeat([]byte("overwritten "), 200000))
+		size := int64(1000)
+		if _, err := n.SetAttr(ctx, f.ID, SetAttr{Size: &size}); err != nil {
+			t.Fatalf("%s: cut: %v", name, err)
+		}
+		if got := content(t, n, f.ID); got != string(model[:1000]) {
+			t.Fatalf("%s: the content differs after the cut", name)
+		}
+	}
+	checkAtRest(t, n)
+}
+
+// A directory rename that dies while it raises the epochs leaves a store that takes writes.
+func TestCrashWhileEpochsRise(t *testing.T) {
+	for crashAt := 2; crashAt < 9; crashAt++ {
+		n, ctx := newNode(t)
+		mustPut(t, n, "a/x", []byte("x"))
+		root := mkdirs(t, n)
+		var count atomic.Int32
+		step := func() error {
+			if count.Add(1) >= int32(crashAt) {
+				return errCrash
+			}
+			return nil
+		}
+		n.step.Store(&step)
+		_ = n.Rename(ctx, root, "a", root, "b", RenameFlags{})
+		n.step.Store(nil)
+		settleAll(t, n)
+		for i := range 16 {
+			mustPut(t, n, fmt.Sprintf("a/%d/y", i), []byte("y"))
+			mustPut(t, n, fmt.Sprintf("b/%d/y", i), []byte("y"))
+		}
+	}
+}
+
+// Renewing holds keeps unlinked files, all that are there, for as long as it goes on.
+func TestHoldsAreKeptByRenewing(t *testing.T) {
+	n, ctx := nodeOf(t, 2)
+	d := mkdirs(t, n, "a")
+	session := newUploadID()
+	f, g := newFile(t, n, d, "f", "f"), newFile(t, n, d, "g", "g")
+	gone := newFile(t, n, d, "gone", "x")
+	if err := n.Unlink(ctx, d, "gone"); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the inode to go", func() bool { _, err := n.GetAttr(ctx, gone.ID); return err != nil })
+	all := []object.InodeID{gone.ID, f.ID, g.ID}
+	wantKind(t, n.Hold(ctx, session, all), object.KindStale)
+	for _, name := range []string{"f", "g"} {
+		if err := n.Unlink(ctx, d, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until := time.Now().Add(6 * n.cfg.LeasePeriod)
+	waitFor(t, "several lease periods", func() bool {
+		wantKind(t, n.Hold(ctx, session, all), object.KindStale)
+		return time.Now().After(until)
+	})
+	if content(t, n, f.ID) != "f" || content(t, n, g.ID) != "g" {
+		t.Fatal("a held file changed")
+	}
+	// And without renewing they go.
+	waitFor(t, "the files to go", func() bool { _, err := n.GetAttr(ctx, f.ID); return err != nil })
+}
+
+func TestEmptyImplicitDirectoriesDoNotKeepABucket(t *testing.T) {
+	n, ctx := nodeOf(t, 2)
+	_, err := n.Put(ctx, "box", "a/b/", strings.NewReader(""), PutOptions{Cond: Conditions{IfMatch: []string{"x"}}})
+	wantKind(t, err, object.KindPrecondition)
+	if _, err := n.Resolve(ctx, "box", "a"); !object.IsKind(err, object.KindNotFound) {
+		t.Fatal("a refused marker made a directory")
+	}
+	// A crash between the directories and the object.
+	p, err := n.locate(ctx, "box", "c/d/e/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.makeMissing(ctx, &p, n.spread()); err != nil {
+		t.Fatal(err)
+	}
+	// A marker that is deleted while its last child goes.
+	mustPut(t, n, "m/", nil)
+	mustPut(t, n, "m/x", []byte("x"))
+	dir := mkdirs(t, n, "m")
+	if err := n.Delete(ctx, "box", "m/x", Conditions{}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := n.propose(ctx, dir.Partition(), &namespace.Command{SetAttr: &namespace.SetAttr{Inode: dir, Unmark: true}})
+	if err != nil || !r.Again {
+		t.Fatal("an empty directory became implicit", err)
+	}
+	if err := n.Delete(ctx, "box", "m/", Conditions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.DeleteBucket(ctx, "box"); err != nil {
 		t.Fatal(err)
 	}
 }

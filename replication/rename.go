@@ -192,7 +192,7 @@ func (n *Node) moveDir(ctx context.Context, rn renaming, e *namespace.Entry, rec
 	case sub != nil && rn.flags.NoReplace:
 		return nil, true, object.Errorf(object.KindExists, "the new name is taken")
 	}
-	put := &namespace.PutDentry{Dir: rn.newDir, Name: rn.newName, Inode: e.Inode, Type: object.TypeDirectory, Look: !rn.flags.NoReplace}
+	put := &namespace.PutDentry{Dir: rn.newDir, Name: rn.newName, Inode: e.Inode, Type: object.TypeDirectory, Mount: rn.mount, Look: !rn.flags.NoReplace}
 	halves := []half{rn.moving(e)}
 	if sub != nil {
 		put.Replace = sub.Inode
@@ -288,10 +288,15 @@ func (n *Node) endRename(rec *namespace.DirRename) {
 	}
 }
 
-// raiseEpochs tells every partition of a rename epoch, at once.
+// raiseEpochs tells every partition of a rename epoch: the control group first,
+// since paths are resolved under what it knows, then all others at once. A crash
+// between leaves partitions that know an older epoch, which refuse nothing.
 func (n *Node) raiseEpochs(ctx context.Context, epoch uint64) error {
+	if _, err := n.propose(ctx, object.Control, &namespace.Command{RaiseEpoch: &namespace.RaiseEpoch{Epoch: epoch}}); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
-	for _, p := range n.parts {
+	for _, p := range n.parts[1:] {
 		g.Go(func() error {
 			_, err := n.propose(ctx, p.id, &namespace.Command{RaiseEpoch: &namespace.RaiseEpoch{Epoch: epoch}})
 			return err

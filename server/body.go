@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -33,7 +34,7 @@ type body struct {
 // and its length, or -1 where that is unknown.
 func (s *Server) openBody(c *gin.Context) (io.Reader, int64, error) {
 	r := c.Request
-	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" && e != "aws-chunked" {
+	if e := strings.Join(r.Header["Content-Encoding"], ", "); e != "" && e != "identity" {
 		return nil, 0, object.Errorf(object.KindNotSupported, "Content-Encoding %q is not kept; send the bytes as they are to be stored", e)
 	}
 	if r.ContentLength > s.opts.MaxObjectSize {
@@ -41,6 +42,23 @@ func (s *Server) openBody(c *gin.Context) (io.Reader, int64, error) {
 	}
 	return &body{r: r.Body, rc: http.NewResponseController(c.Writer), idle: s.opts.IdleTimeout,
 		limit: s.opts.MaxObjectSize, max: s.opts.MaxObjectSize}, r.ContentLength, nil
+}
+
+// openWhole is openBody where the body is the whole of what is stored.
+func (s *Server) openWhole(c *gin.Context) (io.Reader, int64, error) {
+	if err := refuseFragment(c.Request.Header); err != nil {
+		return nil, 0, err
+	}
+	return s.openBody(c)
+}
+
+// refuseFragment refuses a body that is a part of something: stored as the whole
+// it would destroy the rest (RFC 9110 section 14.5).
+func refuseFragment(h http.Header) error {
+	if len(h["Content-Range"]) > 0 {
+		return object.Errorf(object.KindInvalid, "Content-Range says that the body is only a part, but this request stores the whole; PATCH /objects/BUCKET/KEY writes a range")
+	}
+	return nil
 }
 
 func tooLarge(limit int64) error {

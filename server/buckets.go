@@ -81,8 +81,12 @@ func (s *Server) listObjects(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	list, err := s.node.List(c.Request.Context(), name, replication.ListOptions{
-		Prefix: q.Get("prefix"), Delimiter: q.Get("delimiter"), After: after, Limit: limit})
+	var list replication.ListPage
+	err = bounded(limit, func(limit int) (count, bytes int, err error) {
+		list, err = s.node.List(c.Request.Context(), name, replication.ListOptions{
+			Prefix: q.Get("prefix"), Delimiter: q.Get("delimiter"), After: after, Limit: limit})
+		return len(list.Objects) + len(list.Prefixes), listBytes(list), err
+	})
 	if err != nil {
 		return object.WithOp(err, "list", name, "")
 	}
@@ -100,6 +104,20 @@ func (s *Server) listObjects(c *gin.Context) error {
 		out.Cursor = encodeCursor(list.Next)
 	}
 	return s.writeJSON(c, http.StatusOK, out)
+}
+
+// listBytes is about what a listing takes as a page.
+func listBytes(list replication.ListPage) (sum int) {
+	for _, p := range list.Prefixes {
+		sum += len(p)
+	}
+	for _, o := range list.Objects {
+		sum += perEntry + len(o.Key) + len(o.Inode.ContentType)
+		for name, value := range o.Inode.Meta {
+			sum += len(name) + len(value)
+		}
+	}
+	return sum
 }
 
 // listUploads is GET /buckets/:bucket/uploads.

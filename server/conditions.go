@@ -54,7 +54,7 @@ func parseETags(header string, weak bool) ([]string, error) {
 }
 
 // conditionsOf reads the conditional headers. Dates that are not understood
-// are ignored, as RFC 9110 asks; tags are not: a write must not go through
+// are ignored, as RFC 9110 asks (a mutation refuses them: checkDates); tags are not: a write must not go through
 // because its condition was misread.
 func conditionsOf(h http.Header) (c replication.Conditions, err error) {
 	if v := h["If-Match"]; len(v) > 0 {
@@ -74,6 +74,23 @@ func conditionsOf(h http.Header) (c replication.Conditions, err error) {
 		c.IfUnmodifiedSince = parseDate(v[0])
 	}
 	return c, nil
+}
+
+// checkDates refuses the dates of a mutation that conditionsOf ignored because
+// it did not understand them: the change would go through unconditionally.
+func checkDates(h http.Header, c replication.Conditions) error {
+	for _, d := range []struct {
+		name    string
+		ignored bool
+	}{
+		{"If-Unmodified-Since", c.IfUnmodifiedSince.IsZero() && c.IfMatch == nil},
+		{"If-Modified-Since", c.IfModifiedSince.IsZero() && c.IfNoneMatch == nil},
+	} {
+		if v := h[d.name]; len(v) > 0 && d.ignored {
+			return object.Errorf(object.KindInvalid, `%s: %q is not one HTTP date; write it once, such as "Mon, 02 Jan 2006 15:04:05 GMT"`, d.name, strings.Join(v, ", "))
+		}
+	}
+	return nil
 }
 
 func parseDate(s string) time.Time {

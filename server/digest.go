@@ -7,11 +7,13 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/base64"
+	"encoding/hex"
 	"hash"
 	"hash/crc32"
 	"hash/crc64"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/skshohagmiah/bucketdb/storage/object"
@@ -51,31 +53,47 @@ func newHash(name string) hash.Hash {
 }
 
 // amzChecksums are the algorithms of x-amz-checksum-*.
-func amzChecksums() [5]string { return [5]string{"crc32", "crc32c", "crc64nvme", "sha1", "sha256"} }
+func amzChecksums() []string { return []string{"crc32", "crc32c", "crc64nvme", "sha1", "sha256"} }
+
+// amzChecksumHeader starts the names of x-amz-checksum-*.
+const amzChecksumHeader = "X-Amz-Checksum-"
 
 // declaredDigests reads all digests that a request declares: Content-Digest
-// (RFC 9530), Content-MD5 and x-amz-checksum-*.
+// (RFC 9530), Content-MD5, x-amz-checksum-* and x-amz-content-sha256. Of the
+// last three, one that is not checked here is refused and not ignored.
 func declaredDigests(h http.Header) ([]declared, error) {
+	if err := refuseUnchecked(h); err != nil {
+		return nil, err
+	}
 	var all []declared
-	add := func(header, algorithm, value string) error {
+	add := func(header, algorithm, value string, decode func(string) ([]byte, error)) error {
 		sum := newHash(algorithm)
-		want, err := base64.StdEncoding.DecodeString(value)
+		want, err := decode(value)
 		if err != nil || len(want) != sum.Size() {
-			return object.Errorf(object.KindInvalid, "%s is not the base64 of %d bytes: %q", header, sum.Size(), value)
+			return object.Errorf(object.KindInvalid, "%s is not the digest of %d bytes that belongs there: %q", header, sum.Size(), value)
 		}
 		all = append(all, declared{header, want, sum})
 		return nil
 	}
-	if v := h.Get("Content-Md5"); v != "" {
-		if err := add("Content-MD5", "md5", v); err != nil {
+	base64Of := base64.StdEncoding.DecodeString
+	for _, v := range h["Content-Md5"] {
+		if err := add("Content-MD5", "md5", v, base64Of); err != nil {
 			return nil, err
 		}
 	}
 	for _, a := range amzChecksums() {
-		if v := h.Get("X-Amz-Checksum-" + a); v != "" {
-			if err := add("x-amz-checksum-"+a, a, v); err != nil {
+		for _, v := range h.Values(amzChecksumHeader + a) {
+			if err := add("x-amz-checksum-"+a, a, v, base64Of); err != nil {
 				return nil, err
 			}
+		}
+	}
+	for _, v := range h["X-Amz-Content-Sha256"] {
+		if v == unsignedPayload {
+			continue
+		}
+		if err := add("x-amz-content-sha256", "sha256", v, hex.DecodeString); err != nil {
+			return nil, err
 		}
 	}
 	if v := h.Values("Content-Digest"); len(v) > 0 {
@@ -84,12 +102,32 @@ func declaredDigests(h http.Header) ([]declared, error) {
 			return nil, err
 		}
 		for _, d := range digests {
-			if err := add("Content-Digest "+d[0], d[0], d[1]); err != nil {
+			if err := add("Content-Digest "+d[0], d[0], d[1], base64Of); err != nil {
 				return nil, err
 			}
 		}
 	}
 	return all, nil
+}
+
+// unsignedPayload stands in x-amz-content-sha256 where no digest is declared.
+const unsignedPayload = "UNSIGNED-PAYLOAD"
+
+// refuseUnchecked refuses what announces a digest, or a framing of the body,
+// that is not known here: the client counts on it.
+func refuseUnchecked(h http.Header) error {
+	for name, values := range h {
+		algorithm, isChecksum := strings.CutPrefix(name, amzChecksumHeader)
+		if isChecksum && !slices.ContainsFunc(amzChecksums(), func(known string) bool { return strings.EqualFold(known, algorithm) }) {
+			return object.Errorf(object.KindNotSupported, "%s is not checked here; use x-amz-checksum-%s, or leave it out", name, strings.Join(amzChecksums(), ", -"))
+		}
+		streaming := name == "X-Amz-Content-Sha256" && strings.HasPrefix(strings.Join(values, ","), "STREAMING-")
+		if streaming || name == "X-Amz-Trailer" {
+			return object.Errorf(object.KindNotSupported, "%s: %q announces chunks inside of the body, which are not taken apart here; send the bytes as they are to be stored",
+				name, strings.Join(values, ","))
+		}
+	}
+	return nil
 }
 
 // parseContentDigest reads "sha-256=:BASE64:, sha-512=:BASE64:" and returns the

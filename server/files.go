@@ -104,15 +104,63 @@ func (s *Server) readDir(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	entries, next, err := s.node.ReadDir(c.Request.Context(), dir, q.Get("cursor"), int(min(limit, replication.MaxListLimit)), q.Has("plus"))
+	var (
+		entries []object.DirEntry
+		next    string
+	)
+	err = bounded(int(min(limit, replication.MaxListLimit)), func(limit int) (count, bytes int, err error) {
+		entries, next, err = s.node.ReadDir(c.Request.Context(), dir, q.Get("cursor"), limit, q.Has("plus"))
+		return len(entries), entryBytes(entries), err
+	})
 	if err != nil {
 		return object.WithOp(err, "readdir", "", "")
 	}
 	out := api.DirPage{Entries: make([]api.DirEntry, len(entries)), Cursor: api.Name(next)}
 	for i, e := range entries {
-		out.Entries[i] = api.DirEntry{Name: api.Name(e.Name), ID: api.ID(e.Inode), Type: api.Type(e.Type), Inode: api.Inode{Inode: e.Attr}}
+		out.Entries[i] = api.DirEntry{Name: api.Name(e.Name), ID: api.ID(e.Inode), Type: api.Type(e.Type), Inode: api.Inode{Inode: listed(e.Attr)}}
 	}
 	return s.writeJSON(c, http.StatusOK, out)
+}
+
+// listed is a record as directory listings show it: without extended attributes
+// and user metadata, which may be larger than everything else in the page.
+func listed(n *object.Inode) *object.Inode {
+	if n == nil || (n.Xattrs == nil && n.Meta == nil) {
+		return n
+	}
+	short := *n // the engine's record stays as it is
+	short.Xattrs, short.Meta = nil, nil
+	return &short
+}
+
+// maxPageBytes is about what a page of a listing may hold, before it is encoded.
+const maxPageBytes = 4 << 20
+
+// perEntry is about what a record takes without the parts of unknown length.
+const perEntry = 400
+
+// bounded asks for a page with fewer and fewer entries until it is small enough
+// to be sent and read in one piece; the page's cursor leads to the others.
+func bounded(limit int, ask func(limit int) (count, bytes int, err error)) error {
+	for {
+		count, bytes, err := ask(limit)
+		if err != nil || bytes <= maxPageBytes || count <= 1 {
+			return err
+		}
+		// Half of what would fit on average, so that few rounds are enough.
+		limit = max(1, count*(maxPageBytes/2)/bytes)
+	}
+}
+
+// entryBytes is about what a directory's entries take as a page.
+func entryBytes(entries []object.DirEntry) (sum int) {
+	for _, e := range entries {
+		sum += len(e.Name)
+		if e.Attr != nil {
+			sum += perEntry + len(e.Attr.Target) + len(e.Attr.ContentType)
+		}
+	}
+	return sum
 }
 
 // readContent is GET /fs/inodes/:inode/content, with Range and ?version=.

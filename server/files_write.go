@@ -61,7 +61,7 @@ func (s *Server) content(c *gin.Context) (ctx context.Context, r io.Reader, o re
 	if ctx, o.Cond, err = change(c); err != nil {
 		return
 	}
-	if r, o.Size, err = s.openBody(c); err != nil {
+	if r, o.Size, err = s.openWhole(c); err != nil {
 		return
 	}
 	if raw := c.GetHeader(api.HeaderAttr); raw != "" {

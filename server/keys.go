@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -85,6 +86,33 @@ func query(c *gin.Context) (url.Values, error) {
 		return nil, object.Errorf(object.KindInvalid, "the query is not understood: %w", err)
 	}
 	return q, nil
+}
+
+// verbOf reads the query of a route under /objects. Each form is a verb and the
+// names that may go with it, such as "xattr create replace". What is in no form
+// or in two is refused: a request that is only half understood would do what
+// nobody asked for. verb is "" where there is no query.
+func verbOf(c *gin.Context, forms ...string) (verb string, q url.Values, err error) {
+	if q, err = query(c); err != nil || len(q) == 0 {
+		return "", q, err
+	}
+	var names []string
+	for _, form := range forms {
+		if f := strings.Fields(form); q.Has(f[0]) {
+			verb, names = f[0], f
+			break
+		}
+	}
+	for name, values := range q {
+		if !slices.Contains(names, name) {
+			return "", nil, object.Errorf(object.KindInvalid, "%s takes no %q in this query; it takes one of: %s (the rest of each is optional)",
+				c.Request.Method, name, strings.Join(append(forms, "none"), ", "))
+		}
+		if len(values) > 1 {
+			return "", nil, object.Errorf(object.KindInvalid, "the query names %q %d times; name it once", name, len(values))
+		}
+	}
+	return verb, q, nil
 }
 
 // intParam reads a number from lo to hi; where it is missing, def.

@@ -52,7 +52,7 @@ func (s *Server) putPart(c *gin.Context, bucket, key string, q url.Values) error
 	if err != nil {
 		return err
 	}
-	r, size, err := s.openBody(c)
+	r, size, err := s.openWhole(c)
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -25,6 +24,9 @@ func change(c *gin.Context) (context.Context, replication.Conditions, error) {
 	}
 	cond, err := conditionsOf(c.Request.Header)
 	if err != nil {
+		return nil, cond, err
+	}
+	if err := checkDates(c.Request.Header, cond); err != nil {
 		return nil, cond, err
 	}
 	if !cond.IfModifiedSince.IsZero() {
@@ -101,14 +103,14 @@ func (s *Server) putObject(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	q, err := query(c)
+	verb, q, err := verbOf(c, "xattr create replace", "upload part")
 	if err != nil {
 		return err
 	}
-	switch {
-	case q.Has("xattr"):
+	switch verb {
+	case "xattr":
 		return s.putXattr(c, bucket, key, q)
-	case q.Has("upload"):
+	case "upload":
 		return s.putPart(c, bucket, key, q)
 	}
 	return s.store(c, bucket, key)
@@ -121,7 +123,7 @@ func (s *Server) store(c *gin.Context, bucket, key string) error {
 	if err != nil {
 		return err
 	}
-	r, size, err := s.openBody(c)
+	r, size, err := s.openWhole(c)
 	if err != nil {
 		return err
 	}
@@ -161,23 +163,23 @@ func (s *Server) postObject(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	q, err := query(c)
+	verb, q, err := verbOf(c, "rename", "copy", "link", "uploads", "upload")
 	if err != nil {
 		return err
 	}
-	switch {
-	case q.Has("rename"), q.Has("copy"), q.Has("link"):
-		return s.verb(c, bucket, key, q)
-	case q.Has("uploads"):
+	switch verb {
+	case "rename", "copy", "link":
+		return s.verb(c, bucket, key, verb)
+	case "uploads":
 		return s.createUpload(c, bucket, key)
-	case q.Has("upload"):
+	case "upload":
 		return s.completeUpload(c, bucket, key, q.Get("upload"))
 	}
 	return s.store(c, bucket, key)
 }
 
 // verb is a rename, copy or link to the target that the body names.
-func (s *Server) verb(c *gin.Context, bucket, key string, q url.Values) error {
+func (s *Server) verb(c *gin.Context, bucket, key, verb string) error {
 	var to api.Target
 	if err := readJSON(c, s, &to); err != nil {
 		return err
@@ -188,14 +190,14 @@ func (s *Server) verb(c *gin.Context, bucket, key string, q url.Values) error {
 	if err := checkKey(string(to.Key)); err != nil {
 		return object.Errorf(object.KindOf(err), "the target: %w", err)
 	}
-	if q.Has("copy") {
+	if verb == "copy" {
 		return s.copyObject(c, bucket, key, to)
 	}
 	ctx, err := unconditional(c)
 	if err != nil {
 		return err
 	}
-	if q.Has("link") {
+	if verb == "link" {
 		err = s.node.LinkObject(ctx, bucket, key, string(to.Bucket), string(to.Key))
 		err = object.WithOp(err, "link", bucket, key)
 	} else {
@@ -230,14 +232,14 @@ func (s *Server) deleteObject(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	q, err := query(c)
+	verb, q, err := verbOf(c, "xattr", "upload")
 	if err != nil {
 		return err
 	}
-	switch {
-	case q.Has("xattr"):
+	switch verb {
+	case "xattr":
 		return s.deleteXattr(c, bucket, key, q.Get("xattr"))
-	case q.Has("upload"):
+	case "upload":
 		return s.abortUpload(c, bucket, key, q.Get("upload"))
 	}
 	ctx, cond, err := change(c)

@@ -5,6 +5,7 @@ import (
 	"crypto/md5"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -171,14 +172,15 @@ func TestDigests(t *testing.T) {
 	sum5 := md5.Sum([]byte(body))
 	c32c := crc32.Checksum([]byte(body), crc32.MakeTable(crc32.Castagnoli))
 	good := map[string]string{
-		"Content-Digest":            "sha-256=:" + b64(sha[:]) + ":, unknown=:AA==:",
-		"Content-Md5":               b64(sum5[:]),
-		"X-Amz-Checksum-sha256":     b64(sha[:]),
-		"X-Amz-Checksum-crc32":      b64([]byte{0xcb, 0xf4, 0x39, 0x26}),
-		"X-Amz-Checksum-crc32c":     b64([]byte{byte(c32c >> 24), byte(c32c >> 16), byte(c32c >> 8), byte(c32c)}),
-		"X-Amz-Checksum-crc64nvme":  b64([]byte{0xae, 0x8b, 0x14, 0x86, 0x0a, 0x79, 0x98, 0x88}), // the algorithm's published check value
-		"X-Amz-Checksum-Sha1":       "98O8HYCOBHMq32eZZczDTKeuNEE=",
-		"X-Amz-Checksum-Something?": "ignored",
+		"Content-Digest":           "sha-256=:" + b64(sha[:]) + ":, unknown=:AA==:",
+		"Content-Md5":              b64(sum5[:]),
+		"X-Amz-Checksum-sha256":    b64(sha[:]),
+		"X-Amz-Checksum-crc32":     b64([]byte{0xcb, 0xf4, 0x39, 0x26}),
+		"X-Amz-Checksum-crc32c":    b64([]byte{byte(c32c >> 24), byte(c32c >> 16), byte(c32c >> 8), byte(c32c)}),
+		"X-Amz-Checksum-crc64nvme": b64([]byte{0xae, 0x8b, 0x14, 0x86, 0x0a, 0x79, 0x98, 0x88}), // the algorithm's published check value
+		"X-Amz-Checksum-Sha1":      "98O8HYCOBHMq32eZZczDTKeuNEE=",
+		"X-Amz-Content-Sha256":     hex.EncodeToString(sha[:]),
+		"X-Request-Id":             "ignored",
 	}
 	for name, value := range good {
 		for _, wrong := range []bool{false, true} {

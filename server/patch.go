@@ -21,18 +21,12 @@ func (s *Server) patchObject(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	q, err := query(c)
+	verb, q, err := verbOf(c, "append", "truncate", "attributes")
 	if err != nil {
 		return err
 	}
 	contentRange := c.GetHeader("Content-Range")
-	ways := 0
-	for _, chosen := range []bool{contentRange != "", q.Has("append"), q.Has("truncate"), q.Has("attributes")} {
-		if chosen {
-			ways++
-		}
-	}
-	if ways != 1 {
+	if (contentRange != "") == (verb != "") {
 		return object.Errorf(object.KindInvalid, "PATCH needs exactly one of: a Content-Range header (bytes FIRST-LAST/*), ?append, ?truncate=SIZE, ?attributes")
 	}
 	ctx, cond, err := change(c)
@@ -43,10 +37,10 @@ func (s *Server) patchObject(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	switch {
-	case q.Has("attributes"):
+	switch verb {
+	case "attributes":
 		n, err = s.patchAttributes(ctx, c, n, cond)
-	case q.Has("truncate"):
+	case "truncate":
 		n, err = s.truncate(ctx, n, q, cond)
 	default:
 		n, err = s.patchBytes(ctx, c, n, contentRange, cond)
@@ -192,6 +186,9 @@ func (s *Server) putXattr(c *gin.Context, bucket, key string, q url.Values) erro
 func (s *Server) writeXattr(ctx context.Context, c *gin.Context, ino object.InodeID, name string, q url.Values) error {
 	if name == "" || len(name) > object.MaxName || strings.IndexByte(name, 0) >= 0 {
 		return object.Errorf(object.KindInvalid, "an attribute's name has 1 to %d bytes and no NUL", object.MaxName)
+	}
+	if err := refuseFragment(c.Request.Header); err != nil {
+		return err
 	}
 	value, err := s.readSmall(c, object.MaxXattrValue)
 	if err != nil {

@@ -22,19 +22,17 @@ func (s *Server) getObject(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.Request.URL.RawQuery != "" {
-		q, err := query(c)
-		if err != nil {
-			return err
-		}
-		switch {
-		case q.Has("attributes"):
-			return s.getAttributes(c, bucket, key)
-		case q.Has("xattr"):
-			return s.getXattr(c, bucket, key, q.Get("xattr"))
-		case q.Has("upload"):
-			return s.listParts(c, bucket, key, q)
-		}
+	verb, q, err := verbOf(c, "attributes", "xattr", "upload after limit")
+	if err != nil {
+		return err
+	}
+	switch verb {
+	case "attributes":
+		return s.getAttributes(c, bucket, key)
+	case "xattr":
+		return s.getXattr(c, bucket, key, q.Get("xattr"))
+	case "upload":
+		return s.listParts(c, bucket, key, q)
 	}
 	if key[len(key)-1] == '/' {
 		return s.headObject(c) // a directory has no bytes
@@ -51,6 +49,9 @@ func (s *Server) getObject(c *gin.Context) error {
 func (s *Server) headObject(c *gin.Context) error {
 	bucket, key, err := bucketAndKey(c)
 	if err != nil {
+		return err
+	}
+	if _, _, err := verbOf(c); err != nil {
 		return err
 	}
 	obj, err := s.node.Stat(c.Request.Context(), bucket, key)

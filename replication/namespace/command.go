@@ -60,9 +60,11 @@ func (c *Command) Target() object.InodeID {
 // Grows reports whether the command is a client's that makes the metadata
 // grow; what ends, frees or settles something does not.
 func (c *Command) Grows() bool {
-	return c.Put != nil || c.Splice != nil || c.LinkHere != nil || c.SetXattr != nil && !c.SetXattr.Remove || c.Stage != nil ||
+	return c.Put != nil || c.Splice != nil && c.Splice.grows() || c.SetAttr != nil && c.SetAttr.SetMeta || c.LinkHere != nil || c.SetXattr != nil && !c.SetXattr.Remove || c.Stage != nil ||
 		c.NewUpload != nil || c.PutPart != nil || c.Prepare != nil && c.Prepare.grows()
 }
+
+func (c *Splice) grows() bool { return len(c.Data) > 0 || len(c.Extents) > 0 } // a hole frees
 
 func (c *Prepare) grows() bool {
 	for _, h := range c.Halves {
@@ -216,13 +218,15 @@ type Splice struct {
 }
 
 // CompactExtents replaces the extents of a range by others that hold the same
-// bytes. Refused when the content changed since Version.
+// bytes: those that a reader saw who pinned the inode at Pin. Refused when a
+// byte of the range was changed since.
 type CompactExtents struct {
-	Inode   object.InodeID  `cbor:"1,keyasint"`
-	Version uint64          `cbor:"2,keyasint"`
-	Offset  int64           `cbor:"3,keyasint"`
-	Length  int64           `cbor:"4,keyasint"`
-	Extents []object.Extent `cbor:"5,keyasint"`
+	Inode   object.InodeID   `cbor:"1,keyasint"`
+	Content object.ContentID `cbor:"2,keyasint"`
+	Pin     uint64           `cbor:"3,keyasint"`
+	Offset  int64            `cbor:"4,keyasint"`
+	Length  int64            `cbor:"5,keyasint"`
+	Extents []object.Extent  `cbor:"6,keyasint"` // offsets relative to Offset, in order
 }
 
 // Stage adds extents to a content that belongs to no inode yet.

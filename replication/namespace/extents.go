@@ -126,7 +126,7 @@ func (s *state) extentBefore(c object.ContentID, off int64) (e object.Extent, ok
 // replace, and how many bytes those may hold inside the metadata: each is
 // written again as retired.
 const (
-	maxReplaced     = 4096
+	maxReplaced     = 16384
 	maxReplacedData = 1 << 20
 )
 

@@ -236,15 +236,19 @@ func (s *state) forget(first object.PartitionID, mark uint64) {
 	if mark <= old {
 		return
 	}
-	s.storeRaw(markKey(first), be64(nil, mark))
 	var keys [][]byte
 	s.scan(txKey(keyOutcome, TxID{First: first, Seq: old}), txKey(keyOutcome, TxID{First: first, Seq: mark}), func(k, _ []byte) bool {
 		keys = append(keys, append([]byte(nil), k...))
-		return true // as many as were under way at once
+		return len(keys) < maxDropped
 	})
 	for _, k := range keys {
 		s.drop(k)
 	}
+	if len(keys) == maxDropped { // the rest with the next
+		last := keys[len(keys)-1]
+		mark = binary.BigEndian.Uint64(last[len(last)-8:]) + 1
+	}
+	s.storeRaw(markKey(first), be64(nil, mark))
 }
 
 // refuseTx makes the outcome of a transaction final: what it was, or refused.

@@ -1,6 +1,8 @@
 package namespace
 
 import (
+	"slices"
+
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
@@ -158,29 +160,56 @@ func (s *state) resize(r *inodeRec, size int64) *Result {
 	return nil
 }
 
-// compact replaces extents by others that hold the same bytes. The content's
-// version stays; Change rises, which is what readers pin.
+// compact replaces extents by others that hold the same bytes. That they do is
+// exact: every change of a byte leaves an extent born later, or a gap. The
+// content's version stays; Change rises, which is what readers pin.
 func (s *state) compact(c *CompactExtents) *Result {
 	r, bad := s.file(c.Inode)
 	if bad != nil {
 		return bad
 	}
-	if r.I.Version != c.Version || r.I.Content.IsZero() {
-		return failf(object.KindPrecondition, "the content was changed meanwhile")
+	if r.I.Content.IsZero() || r.I.Content != c.Content {
+		return failf(object.KindPrecondition, "the content was replaced meanwhile")
+	}
+	if len(c.Extents) > MaxExtents {
+		return failf(object.KindInvalid, "too many extents in one entry")
 	}
 	if bad := s.checkExtents(c.Extents, false); bad != nil {
 		return bad
 	}
-	list := s.overlapping(r.I.Content, c.Offset, c.Offset+c.Length, maxReplaced+1)
+	list := s.overlapping(c.Content, c.Offset, c.Offset+c.Length, maxReplaced+1)
 	if scattered(list) {
 		return failf(object.KindTooLarge, "too many extents to compact at once")
 	}
-	r.I.Blocks -= s.cut(r.I.Content, list, c.Offset, c.Offset+c.Length)
-	s.trashed(garbageRec{Inode: r.I.ID, Content: r.I.Content, What: garbageSplice})
-	r.I.Blocks += s.addExtents(r.I.Content, c.Extents, c.Offset, false)
+	for _, e := range list {
+		if e.Born > c.Pin || e.Offset < c.Offset || e.End() > c.Offset+c.Length {
+			return failf(object.KindPrecondition, "the content was changed meanwhile")
+		}
+	}
+	if !slices.Equal(Covered(list, 0), Covered(c.Extents, c.Offset)) {
+		return failf(object.KindPrecondition, "the content was changed meanwhile")
+	}
+	r.I.Blocks -= s.cut(c.Content, list, c.Offset, c.Offset+c.Length)
+	s.trashed(garbageRec{Inode: r.I.ID, Content: c.Content, What: garbageSplice})
+	r.I.Blocks += s.addExtents(c.Content, c.Extents, c.Offset, false)
 	r.I.Change = s.index
 	s.storeInode(r)
 	return &Result{Inode: &r.I}
+}
+
+// Piece is a range of bytes that extents cover without a gap.
+type Piece struct{ From, To int64 }
+
+// Covered is what a list of extents in order covers, shifted by off.
+func Covered(list []object.Extent, off int64) (pieces []Piece) {
+	for _, e := range list {
+		if n := len(pieces); n > 0 && pieces[n-1].To == e.Offset+off {
+			pieces[n-1].To = e.End() + off
+			continue
+		}
+		pieces = append(pieces, Piece{e.Offset + off, e.End() + off})
+	}
+	return pieces
 }
 
 func (s *state) setAttr(c *SetAttr) *Result {
@@ -200,6 +229,9 @@ func (s *state) setAttr(c *SetAttr) *Result {
 		if bad := checkCond(&c.Cond, was); bad != nil {
 			return bad
 		}
+	}
+	if c.Unmark && s.empty(c.Inode) { // its last entry went just now: it is to be removed
+		return &Result{Failed: true, Kind: object.KindConflict, Message: "the directory became empty", Again: true}
 	}
 	if c.Explicit && r.Dead != nil {
 		return meet(r.Dead)

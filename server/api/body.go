@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -96,14 +97,29 @@ func (p *payload) again() bool {
 	return p.rewind != nil && p.rewind() == nil
 }
 
+// end seals the last attempt, so that nothing reads the body any more. It waits
+// for a Read under way where that is of memory or a file; one of a pipe may block
+// for good, and only the reads after it are stopped.
+func (p *payload) end() {
+	if p.last == nil {
+		return
+	}
+	if p.rewind != nil {
+		p.last.seal()
+		return
+	}
+	p.last.sealed.Store(true)
+}
+
 // guard lets an attempt read the body until it is sealed: net/http may go on
 // reading a body after it has returned an error.
 type guard struct {
 	mu      sync.Mutex
 	r       io.Reader
 	touched bool
-	sealed  bool
 	err     error // of r, but not io.EOF
+
+	sealed atomic.Bool // not under mu: a Read may hold that for as long as r blocks
 }
 
 var errSealed = errors.New("this attempt is over")
@@ -111,7 +127,7 @@ var errSealed = errors.New("this attempt is over")
 func (g *guard) Read(b []byte) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.sealed {
+	if g.sealed.Load() {
 		return 0, errSealed
 	}
 	g.touched = true
@@ -134,9 +150,9 @@ func (g *guard) Close() error { return nil }
 
 // seal ends the attempt and reports whether anything was read.
 func (g *guard) seal() bool {
+	g.sealed.Store(true)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.sealed = true
 	return g.touched
 }
 

@@ -22,11 +22,16 @@ const (
 	DefaultAnswerTimeout  = 30 * time.Second
 	DefaultIdleTimeout    = 30 * time.Second
 	DefaultConnectTimeout = 3 * time.Second
+
+	// maxAnswerTimeout is the longest default with several nodes: a node that
+	// hangs must leave time to ask the others.
+	maxAnswerTimeout = 5 * time.Second
 )
 
 // ClientOptions configure a Client; the zero value is good.
 type ClientOptions struct {
-	// HTTPClient replaces the one that the timeouts below would make.
+	// HTTPClient replaces the one that the timeouts below would make. A copy of
+	// it is used, which follows no redirect.
 	HTTPClient *http.Client
 	// Session names this client in the tokens of its mutations; zero: a random one.
 	Session object.UploadID
@@ -40,11 +45,14 @@ type ClientOptions struct {
 	Retries        int           // attempts after the first; 0: DefaultRetries, negative: none
 	RetryFor       time.Duration // no attempt starts later than this after the first
 	ConnectTimeout time.Duration
-	AnswerTimeout  time.Duration // from the sent request to the first byte of the answer
-	IdleTimeout    time.Duration // without a byte of the answer's body
+	// AnswerTimeout is from the sent request to the first byte of the answer; 0:
+	// DefaultAnswerTimeout, and with several nodes a part of RetryFor that lets
+	// each be asked, 5 s at most.
+	AnswerTimeout time.Duration
+	IdleTimeout   time.Duration // without a byte of the answer's body
 }
 
-func (o ClientOptions) complete() (ClientOptions, error) {
+func (o ClientOptions) complete(nodes int) (ClientOptions, error) {
 	if o.Session.IsZero() {
 		if _, err := rand.Read(o.Session[:]); err != nil {
 			return o, object.WithOp(err, "new client", "", "")
@@ -60,6 +68,9 @@ func (o ClientOptions) complete() (ClientOptions, error) {
 	}
 	orElse(&o.RetryFor, DefaultRetryFor)
 	orElse(&o.ConnectTimeout, DefaultConnectTimeout)
+	if nodes > 1 {
+		orElse(&o.AnswerTimeout, min(o.RetryFor/time.Duration(2*nodes), maxAnswerTimeout))
+	}
 	orElse(&o.AnswerTimeout, DefaultAnswerTimeout)
 	orElse(&o.IdleTimeout, DefaultIdleTimeout)
 	if o.Retries == 0 {
@@ -71,6 +82,10 @@ func (o ClientOptions) complete() (ClientOptions, error) {
 	if o.HTTPClient == nil {
 		o.HTTPClient = &http.Client{Transport: newTransport(o)}
 	}
+	// A redirect makes a GET of a DELETE, whose success would then be reported.
+	direct := *o.HTTPClient
+	direct.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	o.HTTPClient = &direct
 	return o, nil
 }
 
@@ -103,7 +118,7 @@ func newTransport(o ClientOptions) *http.Transport {
 type Client struct {
 	opts    ClientOptions
 	nodes   []*url.URL
-	current atomic.Uint32 // the node that answered last
+	current atomic.Uint32 // the node that answered last, or the one behind it if it stopped to
 	session *session
 }
 
@@ -113,7 +128,7 @@ func NewClient(endpoints []string, opts ClientOptions) (*Client, error) {
 	if len(endpoints) == 0 {
 		return nil, object.Errorf(object.KindInvalid, "no endpoint given; name at least one, such as http://127.0.0.1:9080")
 	}
-	opts, err := opts.complete()
+	opts, err := opts.complete(len(endpoints))
 	if err != nil {
 		return nil, err
 	}

@@ -70,7 +70,8 @@ func (c *Client) SetAttr(ctx context.Context, ino object.InodeID, a SetAttr) (*o
 }
 
 // ReadDir returns up to limit entries behind cursor ("" starts) and the next
-// cursor ("" at the end); with plus, each with its inode where at hand.
+// cursor ("" at the end); with plus, each with its inode where at hand, but
+// without extended attributes and user metadata: GetAttr has those.
 func (c *Client) ReadDir(ctx context.Context, dir object.InodeID, cursor string, limit int, plus bool) ([]object.DirEntry, string, error) {
 	q := url.Values{}
 	if cursor != "" {
@@ -162,6 +163,9 @@ func (c *Client) ReadRange(ctx context.Context, ino object.InodeID, off int64, d
 	k := contentCall(ino, off, int64(len(dst)), version)
 	n := 0
 	k.consume = func(resp *http.Response) (err error) {
+		if err := checkRange(resp, contentRange(off, int64(len(dst)))); err != nil {
+			return err
+		}
 		n, err = io.ReadFull(resp.Body, dst)
 		if err == nil || errors.Is(err, io.EOF) || int64(n) == resp.ContentLength {
 			return nil
@@ -188,7 +192,19 @@ func (c *Client) OpenRange(ctx context.Context, ino object.InodeID, off, n int64
 	if err != nil {
 		return nil, err
 	}
+	if err := checkRange(resp, contentRange(off, n)); err != nil {
+		resp.Body.Close()
+		return nil, object.WithOp(err, "read", "", "")
+	}
 	return resp.Body, nil
+}
+
+// contentRange is n bytes from off on, or all of them with n < 0.
+func contentRange(off, n int64) object.Range {
+	if n < 0 {
+		return object.Range{Start: off, End: -1}
+	}
+	return object.Range{Start: off, End: off + n - 1}
 }
 
 func contentCall(ino object.InodeID, off, n int64, version uint64) *call {
@@ -196,11 +212,7 @@ func contentCall(ino object.InodeID, off, n int64, version uint64) *call {
 	if version != 0 {
 		k.query = url.Values{"version": {strconv.FormatUint(version, 10)}}
 	}
-	end := int64(-1)
-	if n >= 0 {
-		end = off + n - 1
-	}
-	k.set("Range", "bytes="+rangeSpec(object.Range{Start: off, End: end}))
+	k.set("Range", "bytes="+rangeSpec(contentRange(off, n)))
 	return k
 }
 

@@ -2,8 +2,11 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
@@ -41,6 +44,9 @@ func (c *Client) Get(ctx context.Context, bucket, key string, o GetOptions) (*Re
 		return nil, err
 	}
 	obj, err := objectOfHeaders(bucket, key, resp)
+	if err == nil && o.Range != nil {
+		err = checkRange(resp, *o.Range)
+	}
 	if err == nil && resp.ContentLength < 0 {
 		err = object.Errorf(object.KindInternal, "the server did not say how long the answer is; is a proxy changing it?")
 	}
@@ -55,6 +61,29 @@ func (c *Client) Get(ctx context.Context, bucket, key string, o GetOptions) (*Re
 		}
 	}
 	return r, nil
+}
+
+// checkRange fails unless an answer is the range that was asked for: a proxy may
+// drop the Range header, and the bytes would be taken for others. An answer with
+// everything is right where everything was asked for.
+func checkRange(resp *http.Response, want object.Range) error {
+	size := resp.ContentLength
+	if resp.StatusCode == http.StatusOK {
+		off, n, _ := want.Resolve(size)
+		if size == 0 || (off == 0 && n == size) {
+			return nil
+		}
+	}
+	got := resp.Header.Get("Content-Range")
+	if _, total, ok := strings.Cut(got, "/"); ok && resp.StatusCode == http.StatusPartialContent {
+		size, err := strconv.ParseInt(total, 10, 64)
+		off, n, ok := want.Resolve(size)
+		if err == nil && ok && got == fmt.Sprintf("bytes %d-%d/%d", off, off+n-1, size) {
+			return nil
+		}
+	}
+	return object.Errorf(object.KindInternal, "bytes %s were asked for, and the server answered %s with Content-Range %q; is a proxy changing Range headers?",
+		rangeSpec(want), resp.Status, got)
 }
 
 func rangeSpec(r object.Range) string {

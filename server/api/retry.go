@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -23,6 +24,7 @@ const (
 // (304 is an error too). Where the call does not consume it, the caller closes its body.
 func (c *Client) do(ctx context.Context, k *call) (*http.Response, error) {
 	p := newPayload(k.body, k.size)
+	defer p.end() // from here on the body is the caller's again
 	var seq uint64
 	if k.mutation {
 		seq = c.session.begin()
@@ -41,6 +43,10 @@ func (c *Client) do(ctx context.Context, k *call) (*http.Response, error) {
 		if err == nil {
 			c.current.Store(node)
 			return resp, nil
+		}
+		if unanswered(err) && !errors.Is(ctx.Err(), context.Canceled) {
+			// Other calls need not find out by themselves that this node is silent.
+			c.current.CompareAndSwap(node, node+1)
 		}
 		if ctx.Err() != nil {
 			return nil, k.fail(&object.Error{Kind: object.KindOf(ctx.Err()), Err: err})
@@ -89,6 +95,13 @@ func (c *Client) attempt(ctx context.Context, k *call, node int, p *payload) (*h
 	return resp, nil
 }
 
+// unanswered reports whether an attempt failed because its node said nothing,
+// or broke off; the caller's cancel says nothing about the node.
+func unanswered(err error) bool {
+	var p *Problem
+	return object.IsKind(err, object.KindUnavailable) && !errors.As(err, &p)
+}
+
 // connectionError is the kind of an attempt that got no answer.
 func connectionError(err error, host string) error {
 	return &object.Error{Kind: object.KindUnavailable, Err: fmt.Errorf("no answer from %s: %w", host, err)}
@@ -104,6 +117,9 @@ func problemOf(resp *http.Response) error {
 	raw, _ := io.ReadAll(io.LimitReader(resp.Body, maxProblem)) // what is missing is filled in below
 	if json.Unmarshal(raw, &p) != nil || p.Message == "" {
 		p.Message = fmt.Sprintf("the server answered %s", resp.Status)
+	}
+	if to := resp.Header.Get("Location"); resp.StatusCode < 400 && to != "" {
+		p.Message, p.Hint = fmt.Sprintf("the server answered %s and points to %s", resp.Status, to), "redirects are not followed: give the client the endpoint that they lead to"
 	}
 	if p.Kind == "" {
 		p.Kind = kind.String()
@@ -156,9 +172,12 @@ func (c *Client) doJSON(ctx context.Context, k *call, out any) error {
 			_, err := io.Copy(io.Discard, io.LimitReader(resp.Body, maxJSON)) // so that the connection can be used again
 			return brokeOff(err)
 		}
-		raw, err := io.ReadAll(io.LimitReader(resp.Body, maxJSON))
+		raw, err := io.ReadAll(io.LimitReader(resp.Body, maxJSON+1))
 		if err != nil {
 			return brokeOff(err)
+		}
+		if len(raw) > maxJSON {
+			return object.Errorf(object.KindTooLarge, "the answer is larger than %d bytes; if it is a listing, ask for fewer entries at a time", maxJSON)
 		}
 		if err := json.Unmarshal(raw, out); err != nil {
 			return object.Errorf(object.KindInternal, "the server's answer is not understood (is it a bucketdb server of this version?): %w", err)
