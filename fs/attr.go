@@ -238,12 +238,15 @@ func (f *filesystem) setattr(ctx context.Context, ino object.InodeID, a api.SetA
 				return nil, err
 			}
 		} else if dirty || a.Size != nil && h != nil {
-			return f.change(fl, func(l *layer, now int64) {
+			n := f.change(fl, func(l *layer, now int64) {
 				if a.Size != nil {
 					l.truncate(*a.Size, now)
 				}
 				l.setAttr(a, now)
-			}), nil
+			})
+			if n != nil {
+				return n, nil
+			}
 		}
 	}
 	n, err := f.b.SetAttr(ctx, ino, a)

@@ -38,29 +38,19 @@ func (f *filesystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name stri
 	return status(err)
 }
 
-// create makes a node and takes it in.
-func (f *filesystem) create(ctx context.Context, dir object.InodeID, name string, node api.NewNode) (*object.Inode, bool, fuse.Status) {
+// create makes a node, which is exclusive, and takes it in.
+func (f *filesystem) create(ctx context.Context, dir object.InodeID, name string, node api.NewNode) (*object.Inode, fuse.Status) {
 	if len(name) > object.MaxName {
-		return nil, false, fuse.Status(syscall.ENAMETOOLONG)
+		return nil, fuse.Status(syscall.ENAMETOOLONG)
 	}
 	undo := f.notes.expect(dir, name, false)
-	n, created, err := f.b.Create(ctx, dir, name, node)
-	if err != nil || !created {
+	n, _, err := f.b.Create(ctx, dir, name, node)
+	if err != nil {
 		undo()
+		return nil, status(err)
 	}
-	switch {
-	case err == nil:
-	case !node.Exclusive && object.IsKind(err, object.KindExists):
-		// The name is taken by what cannot be opened so, and the kernel does not
-		// know it yet: ESTALE has it look again.
-		return nil, false, fuse.Status(syscall.ESTALE)
-	default:
-		return nil, false, status(err)
-	}
-	if created {
-		f.notes.own(n)
-	}
-	return n, created, fuse.OK
+	f.notes.own(n)
+	return n, fuse.OK
 }
 
 // makeNode is create for everything that is not opened at once.
@@ -75,7 +65,7 @@ func (f *filesystem) makeNode(cancel <-chan struct{}, in *fuse.InHeader, name st
 	if more != nil {
 		more(&node)
 	}
-	n, _, st := f.create(ctx, f.inode(in.NodeId), name, node)
+	n, st := f.create(ctx, f.inode(in.NodeId), name, node)
 	if st == fuse.OK {
 		f.entry(out, n)
 	}

@@ -5,3 +5,13 @@ func WriteMemory(s *Server) (used, peak int64) { return s.fs.wmem.stats() }
 
 // Hidden tells how many entries no path could name.
 func Hidden(s *Server) int64 { return s.fs.hidden.Load() }
+
+// Writers tells how many handles are open that may write.
+func Writers(s *Server) (n int) {
+	for _, fl := range s.fs.nodes.files() {
+		fl.mu.Lock()
+		n += fl.writers
+		fl.mu.Unlock()
+	}
+	return n
+}

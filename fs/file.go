@@ -26,6 +26,7 @@ type file struct {
 	dirtyAt  time.Time // since when there is something dirty
 	flushing *layer    // on its way to the cluster; not changed meanwhile
 	inFlight *flushJob // the job that sends it
+	lost     error     // of appended bytes that are not sent again; close, fsync or Sync takes it
 }
 
 // handle is one open of a file. It is what the kernel calls fh.
@@ -95,32 +96,38 @@ func (f *filesystem) openFile(n *object.Inode, write bool) *file {
 	return fl
 }
 
-// closeFile takes one open back. The last one drops the state, and with it
-// what could not be flushed.
-func (f *filesystem) closeFile(fl *file, write bool) int64 {
+// closeFile takes one open back. The last one drops the state; while there is
+// something to send, which may have come after a flush, it refuses (closed is
+// false), unless it is to give up: then it returns what is lost.
+func (f *filesystem) closeFile(fl *file, write, giveUp bool) (lost *layer, closed bool) {
 	f.nodes.mu.Lock()
 	defer f.nodes.mu.Unlock()
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
+	if fl.opens == 1 && fl.isDirty() && !giveUp {
+		return nil, false
+	}
 	fl.opens--
 	if write {
 		fl.writers--
 	}
 	if fl.opens > 0 {
-		return 0
+		return nil, true
 	}
 	f.holds.close(fl.ino)
-	lost, wrong := fl.dirty.bytes, !fl.dirty.empty()
-	f.wmem.put(lost)
-	fl.dirty = newLayer()
+	if !fl.dirty.empty() {
+		lost = fl.dirty
+		f.wmem.put(lost.bytes)
+		fl.dirty = newLayer()
+	}
 	if nd := f.nodes.m[fl.ino]; nd != nil && nd.file == fl {
 		nd.file = nil
-		if wrong {
+		if lost != nil {
 			nd.cached = 0 // the kernel's pages hold what was lost
 		}
 		f.nodes.tidy(fl.ino, nd)
 	}
-	return lost
+	return lost, true
 }
 
 // learn takes in a record of the inode, unless a newer one is known. The lock
@@ -170,7 +177,7 @@ func (f *filesystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 		return statusOfInode(err)
 	}
 	h := f.newHandle(n, in.Flags)
-	if h.write && in.Flags&syscall.O_TRUNC != 0 {
+	if in.Flags&syscall.O_TRUNC != 0 {
 		f.truncate(h.f, in.Mode&fuse.OPEN_KILL_SUIDGID != 0)
 	}
 	out.Fh = f.handles.add(h)
@@ -184,16 +191,21 @@ func (f *filesystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 }
 
 func (f *filesystem) newHandle(n *object.Inode, flags uint32) *handle {
-	write := flags&syscall.O_ACCMODE != syscall.O_RDONLY
+	// Who truncates changes the file, though he may only read then.
+	write := flags&syscall.O_ACCMODE != syscall.O_RDONLY || flags&syscall.O_TRUNC != 0
 	fl := f.openFile(n, write)
 	return &handle{f: fl, write: write, append: flags&syscall.O_APPEND != 0, ahead: newPrefetch(f, fl)}
 }
 
 // change applies a change that takes no memory to the dirty layer; the flush
-// will tell the cluster. It returns what the file looks like then.
+// will tell the cluster. It returns what the file looks like then, or nil when
+// it was closed meanwhile: nothing would be flushed any more.
 func (f *filesystem) change(fl *file, do func(l *layer, now int64)) *object.Inode {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
+	if fl.opens == 0 {
+		return nil
+	}
 	now := time.Now()
 	if fl.dirty.empty() {
 		fl.dirtyAt = now
@@ -231,15 +243,16 @@ func (f *filesystem) Create(cancel <-chan struct{}, in *fuse.CreateIn, name stri
 	if st != fuse.OK {
 		return st
 	}
-	node.Exclusive = in.Flags&syscall.O_EXCL != 0
-	n, created, st := f.create(ctx, f.inode(in.NodeId), name, node)
+	n, st := f.create(ctx, f.inode(in.NodeId), name, node)
+	if st == fuse.Status(syscall.EEXIST) && in.Flags&syscall.O_EXCL == 0 {
+		// Made elsewhere, after the kernel looked. It takes what Create opens for
+		// new and checks no permission: ESTALE has it look again, and open.
+		return fuse.Status(syscall.ESTALE)
+	}
 	if st != fuse.OK {
 		return st
 	}
 	h := f.newHandle(n, in.Flags)
-	if !created && h.write && in.Flags&syscall.O_TRUNC != 0 {
-		f.truncate(h.f, in.OpenFlags&fuse.OPEN_KILL_SUIDGID != 0)
-	}
 	f.nodes.keepCache(n.ID, n.Version)
 	f.entry(&out.EntryOut, n)
 	out.Fh = f.handles.add(h)
@@ -271,11 +284,12 @@ func (f *filesystem) FsyncDir(<-chan struct{}, *fuse.FsyncIn) fuse.Status { retu
 func (f *filesystem) flushFor(cancel <-chan struct{}, fl *file) fuse.Status {
 	ctx, stop := f.waiting(cancel)
 	defer stop()
-	return statusOfInode(f.flush(ctx, fl))
+	return statusOfInode(f.confirm(ctx, fl))
 }
 
 // Release drops a handle. Pages of a shared mapping may have come after the
-// last Flush, so it flushes too; no one is left to hear of an error but the log.
+// last Flush, so it flushes too, and the file's last one whatever there is
+// still; no one is left to hear of an error but the log.
 func (f *filesystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	h, _ := f.handles.remove(in.Fh).(*handle)
 	if h == nil {
@@ -286,8 +300,14 @@ func (f *filesystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	if h.write {
 		err = f.flush(context.Background(), h.f)
 	}
-	if lost := f.closeFile(h.f, h.write); lost > 0 {
-		f.log.Error("unflushed bytes of a closed file are lost; close(2) reported it", "inode", h.f.ino, "bytes", lost, "error", err)
+	lost, closed := f.closeFile(h.f, h.write, err != nil)
+	for !closed {
+		err = f.flush(context.Background(), h.f)
+		lost, closed = f.closeFile(h.f, h.write, err != nil)
+	}
+	if lost != nil {
+		f.log.Error("unflushed changes of a closed file are lost; close(2) reported those before it: make them again", "inode", h.f.ino,
+			"bytes", lost.bytes, "attributes", !lost.attr.IsZero(), "error", err)
 	}
 }
 

@@ -49,6 +49,19 @@ func (f *filesystem) flush(ctx context.Context, fl *file) error {
 	}
 }
 
+// confirm is flush for those who ask for durability: they hear, once, of
+// appended bytes that an earlier flush lost, which nobody may have waited for.
+func (f *filesystem) confirm(ctx context.Context, fl *file) error {
+	err := f.flush(ctx, fl)
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	if lost := fl.lost; lost != nil {
+		fl.lost = nil
+		return lost
+	}
+	return err
+}
+
 // launchAll starts a flush of the whole dirty layer. The lock is held, nothing
 // is in flight.
 func (f *filesystem) launchAll(fl *file) *flushJob {
@@ -86,10 +99,19 @@ func (f *filesystem) finish(fl *file, s *sender, job *flushJob) {
 		fl.dirtyAt = time.Now() // tried again after another delay
 		freed = before - fl.dirty.bytes
 	}
+	if s.lost != nil {
+		fl.lost = s.lost
+	}
 	fl.mu.Unlock()
 	f.wmem.put(freed)
+	if s.lost != nil {
+		f.nodes.cacheMoved(fl.ino, 0, 0)
+		f.notes.pages(fl.ino) // the kernel's hold what may not be in the file
+		f.log.Error("whether appended bytes reached the file is unknown, and they are not sent twice; look at its end, and append again what is missing",
+			"inode", fl.ino, "error", s.lost)
+	}
 	if job.err != nil {
-		f.log.Warn("a flush failed; it is tried again until the file is closed", "inode", fl.ino, "error", job.err)
+		f.log.Warn("a flush failed; what the cluster may lack is sent again until the file is closed", "inode", fl.ino, "error", job.err)
 	}
 	close(job.done)
 }
@@ -99,7 +121,7 @@ func (f *filesystem) flushAll(ctx context.Context) error {
 	g := errgroup.Group{}
 	g.SetLimit(maxSending)
 	for _, fl := range f.nodes.files() {
-		g.Go(func() error { return object.WithOp(f.flush(ctx, fl), "flush", "", fl.ino.String()) })
+		g.Go(func() error { return object.WithOp(f.confirm(ctx, fl), "flush", "", fl.ino.String()) })
 	}
 	return g.Wait()
 }
@@ -134,10 +156,15 @@ type sender struct {
 	l    *layer
 	base *object.Inode
 	sent []bool
+	lost error // of an append that may or may not have happened
 }
 
 func (s *sender) run() error {
 	attr := s.l.pending()
+	if cut := s.l.cut; cut >= 0 && len(s.l.extents) == 0 && s.l.end == cut {
+		attr.Size = &cut
+		return s.setAttr(attr)
+	}
 	whole, err := s.cut()
 	if err != nil {
 		return err
@@ -179,9 +206,10 @@ func (s *sender) run() error {
 }
 
 // cut ends the file where the layer says, unless one write does it in passing:
-// whole is true then.
+// whole is true then. The size that we know does not matter: others may have
+// written since.
 func (s *sender) cut() (whole bool, err error) {
-	if s.l.cut < 0 || s.l.cut >= s.base.Size {
+	if s.l.cut < 0 {
 		return false, nil
 	}
 	if es := s.l.extents; len(es) == 1 && es[0].off <= s.l.cut && es[0].end() == s.l.end {
@@ -243,17 +271,32 @@ func (s *sender) write(i int, o api.WriteOptions, alone bool) error {
 		n, at, err = s.f.b.Write(ctx, s.fl.ino, e.off, bytes.NewReader(e.data), o)
 	}
 	if err != nil {
-		// Whether an append happened may be unknown, and a second one would be a
-		// second copy: it is not repeated. The program gets the error.
-		s.sent[i] = e.tail
+		if e.tail && outcomeUnknown(err) {
+			// A second one could be a second copy: it is not repeated, and the
+			// program gets the error.
+			s.sent[i], s.lost = true, err
+		}
 		return err
 	}
 	s.sent[i] = true
 	s.learned(n, from)
 	if at != e.off {
-		s.f.notes.pages(s.fl.ino) // others appended too
+		s.f.nodes.cacheMoved(s.fl.ino, 0, 0) // others appended too
+		s.f.notes.pages(s.fl.ino)
 	}
 	return nil
+}
+
+// outcomeUnknown reports whether a request that failed may have been carried
+// out all the same; what the cluster refused with a reason was not.
+func outcomeUnknown(err error) bool {
+	switch object.KindOf(err) {
+	case object.KindNoSpace, object.KindQuota, object.KindOverload, object.KindTooLarge, object.KindInvalid,
+		object.KindPermission, object.KindUnauthenticated, object.KindReadOnly, object.KindNotSupported,
+		object.KindNotFound, object.KindBucketNotFound, object.KindStale:
+		return false
+	}
+	return true
 }
 
 // learned takes in the record after a request of our own. from is the version

@@ -2,6 +2,8 @@ package fs
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,6 +13,10 @@ import (
 // holdDelay is how long a file is open before the cluster hears of it: most
 // are closed again by then and cost nothing.
 const holdDelay = 250 * time.Millisecond
+
+// holdBatch is how many files one request reports at most, so that it stays
+// small and quick however many are open.
+const holdBatch = 1000
 
 // holder reports open files to the cluster, so that they live on when their
 // last name goes. Files that this mount itself may be about to unlink are
@@ -22,7 +28,7 @@ type holder struct {
 
 	mu   sync.Mutex // guards what follows
 	want map[object.InodeID]bool
-	held map[object.InodeID]bool // the cluster knows, or the file is gone there
+	held map[object.InodeID]bool // those the cluster was asked to hold; false: it is gone there
 }
 
 func newHolder(f *filesystem) *holder {
@@ -46,7 +52,7 @@ func (h *holder) diff() (hold, release []object.InodeID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for ino := range h.want {
-		if !h.held[ino] {
+		if _, asked := h.held[ino]; !asked {
 			hold = append(hold, ino)
 		}
 	}
@@ -74,39 +80,53 @@ func (h *holder) settle(ctx context.Context) error {
 	return h.hold(ctx, hold)
 }
 
-// hold reports files; asking is taken. One that is gone already must not keep
-// the others from being held, nor be asked for again.
+// hold reports files; asking is taken. A batch that fails does not keep the
+// others from being held.
 func (h *holder) hold(ctx context.Context, inos []object.InodeID) error {
-	if len(inos) == 0 {
-		return nil
+	var errs []error
+	for batch := range slices.Chunk(inos, holdBatch) {
+		errs = append(errs, h.ask(ctx, batch))
 	}
+	return errors.Join(errs...)
+}
+
+// ask sends one request. The cluster stops at the first file that is gone:
+// halves find that one, which is not asked for again, and hold the others.
+func (h *holder) ask(ctx context.Context, inos []object.InodeID) error {
 	err := h.f.b.Hold(ctx, inos)
-	switch {
-	case err == nil:
-	case gone(err) && len(inos) == 1:
-	case gone(err):
-		for _, ino := range inos {
-			if err := h.hold(ctx, []object.InodeID{ino}); err != nil {
-				return err
-			}
-		}
-		return nil
-	default:
+	switch half := len(inos) / 2; {
+	case err != nil && !gone(err):
 		return err
+	case err != nil && half > 0:
+		return errors.Join(h.ask(ctx, inos[:half]), h.ask(ctx, inos[half:]))
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, ino := range inos {
-		h.held[ino] = true
+		h.held[ino] = err == nil
 	}
 	return nil
+}
+
+// renew reports again all files that are held and still open: a hold lasts for
+// a lease only, and a server that restarted knows of none.
+func (h *holder) renew(ctx context.Context) error {
+	h.mu.Lock()
+	var inos []object.InodeID
+	for ino, there := range h.held {
+		if there && h.want[ino] {
+			inos = append(inos, ino)
+		}
+	}
+	h.mu.Unlock()
+	return h.hold(ctx, inos)
 }
 
 func gone(err error) bool {
 	return object.IsKind(err, object.KindNotFound) || object.IsKind(err, object.KindStale)
 }
 
-// run tells the cluster what was opened and closed, and renews the session.
+// run tells the cluster what was opened and closed, and renews the holds.
 func (h *holder) run() {
 	tick := time.NewTicker(holdDelay)
 	defer tick.Stop()
@@ -149,15 +169,11 @@ func (h *holder) step(old map[object.InodeID]bool, renew bool) error {
 	defer done()
 	h.asking <- struct{}{}
 	defer func() { <-h.asking }()
+	var err error
 	if renew {
-		if err := h.f.b.Hold(ctx, nil); err != nil {
-			return err
-		}
+		err = h.renew(ctx)
 	}
-	if err := h.hold(ctx, ripe); err != nil {
-		return err
-	}
-	return h.release(ctx)
+	return errors.Join(err, h.hold(ctx, ripe), h.release(ctx))
 }
 
 // release gives back what is not open any more; asking is taken, so that

@@ -15,7 +15,7 @@ const (
 	// pieces while the program goes on writing.
 	streamAt = 2 * pieceSize
 	// readTries is how often a read starts over because the content changed
-	// under it, before it takes whatever version it gets.
+	// under it, before it takes whatever version one request gets.
 	readTries = 4
 	// copyLimit is the most that one copy_file_range does; programs go on.
 	copyLimit = 1 << 30
@@ -40,23 +40,44 @@ func (f *filesystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (
 func (f *filesystem) read(ctx context.Context, h *handle, off int64, buf []byte) (int, error) {
 	for try := 1; ; try++ {
 		got, base, missing := h.f.fill(off, buf)
-		version := base.Version
-		if try > readTries {
-			version = 0
+		if len(missing) == 0 {
+			return got, nil
+		}
+		if try > readTries || base.Version == 0 {
+			return f.readAny(ctx, h.f, off, buf[:got], missing)
 		}
 		var err error
 		for _, s := range missing {
-			if err = h.ahead.read(ctx, s.from, buf[s.from-off:s.to-off], version, base.Size); err != nil {
+			if err = h.ahead.read(ctx, s.from, buf[s.from-off:s.to-off], base.Version, base.Size); err != nil {
 				break
 			}
 		}
-		if !object.IsKind(err, object.KindPrecondition) || version == 0 {
+		if !object.IsKind(err, object.KindPrecondition) {
 			return got, err
 		}
-		if err := f.catchUp(ctx, h.f, version); err != nil {
+		if err := f.catchUp(ctx, h.f, base.Version); err != nil {
 			return 0, err
 		}
 	}
+}
+
+// readAny fills the missing spans of buf, whose first byte is offset off, from
+// one answer of the cluster, which is of one version, whatever that is. It
+// returns how much of buf there is in the file then.
+func (f *filesystem) readAny(ctx context.Context, fl *file, off int64, buf []byte, missing []span) (int, error) {
+	from, last := missing[0].from, missing[len(missing)-1]
+	whole := make([]byte, last.to-from)
+	n, err := f.b.ReadRange(ctx, fl.ino, from, whole, 0)
+	if err != nil {
+		return 0, err
+	}
+	for _, s := range missing { // whole is zero behind what came
+		copy(buf[s.from-off:s.to-off], whole[s.from-from:])
+	}
+	if last.to == off+int64(len(buf)) { // no change of our own is behind it
+		return int(max(from+int64(n), last.from) - off), nil
+	}
+	return len(buf), nil
 }
 
 // fill puts what the layers know of [off, off+len(buf)) into buf. It returns
@@ -139,7 +160,10 @@ func (f *filesystem) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte
 	h.f.mu.Unlock()
 	f.wmem.put(unused)
 	if off != int64(in.Offset) {
-		f.notes.pages(h.f.ino) // the kernel took the end of the file to be elsewhere
+		// The kernel took the end of the file to be elsewhere. The next open starts
+		// afresh even if the queue of notes is full.
+		f.nodes.cacheMoved(h.f.ino, 0, 0)
+		f.notes.pages(h.f.ino)
 	}
 	return uint32(len(data)), fuse.OK
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"sync"
+
+	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
 const (
@@ -43,7 +45,7 @@ func (s *segment) end() int64 { return s.off + int64(len(s.data)) }
 func newPrefetch(f *filesystem, fl *file) *prefetch { return &prefetch{f: f, fl: fl} }
 
 // read fills dst with the cluster's bytes from off on; there are size of them
-// in the file of that version (0: any). Behind the end it fills with zeros.
+// in the file of that version, and dst ends before.
 func (p *prefetch) read(ctx context.Context, off int64, dst []byte, version uint64, size int64) error {
 	p.advance(off, int64(len(dst)), version, size)
 	for len(dst) > 0 {
@@ -72,13 +74,15 @@ func (p *prefetch) read(ctx context.Context, off int64, dst []byte, version uint
 	return nil
 }
 
+// direct reads a range that the version has: an answer that is shorter is wrong,
+// and zeros in its place would be invented.
 func (p *prefetch) direct(ctx context.Context, off int64, dst []byte, version uint64) error {
 	n, err := p.f.b.ReadRange(ctx, p.fl.ino, off, dst, version)
-	if err != nil {
-		return err
+	if err == nil && n < len(dst) {
+		err = object.Errorf(object.KindIncomplete, "%d of %d bytes from %d on came of inode %s, version %d; read again, and check the cluster if it stays so",
+			n, len(dst), off, p.fl.ino, version)
 	}
-	clear(dst[n:])
-	return nil
+	return err
 }
 
 // find returns the segment that holds off, or how far to read without one.

@@ -14,6 +14,9 @@ import (
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
+// defaultLease is how long a hold lasts that is not renewed, as in a cluster.
+const defaultLease = 30 * time.Second
+
 // Fake is an in-memory cluster: an fs.Backend whose every call is one step
 // under one lock. It is safe for concurrent use.
 type Fake struct {
@@ -22,7 +25,8 @@ type Fake struct {
 	inodes  map[object.InodeID]*object.Inode
 	dirs    map[object.InodeID]map[string]object.InodeID // "name", or "name/" of a directory
 	content map[object.InodeID][]byte
-	holds   map[object.InodeID]bool
+	holds   map[object.InodeID]time.Time // until when each file lives without a name
+	lease   time.Duration
 	calls   map[string]int
 	events  []api.Event
 	grown   chan struct{} // closed and replaced with each event
@@ -39,7 +43,7 @@ var _ fs.Backend = (*Fake)(nil)
 func NewFake(bucket string) *Fake {
 	f := &Fake{
 		inodes: map[object.InodeID]*object.Inode{}, dirs: map[object.InodeID]map[string]object.InodeID{},
-		content: map[object.InodeID][]byte{}, holds: map[object.InodeID]bool{}, calls: map[string]int{},
+		content: map[object.InodeID][]byte{}, holds: map[object.InodeID]time.Time{}, lease: defaultLease, calls: map[string]int{},
 		grown: make(chan struct{}), broken: make(chan struct{}),
 	}
 	now := time.Now().UnixNano()
@@ -66,11 +70,38 @@ func (f *Fake) Calls() map[string]int {
 	return c
 }
 
+// SetLease sets how long the holds last that are asked for from now on.
+func (f *Fake) SetLease(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lease = d
+}
+
 // Held reports how many files are held.
 func (f *Fake) Held() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.expire()
 	return len(f.holds)
+}
+
+// expire ends the holds that were not renewed in time, and with them the files
+// that have no name. Each call begins with it, so that nothing outlives its lease.
+func (f *Fake) expire() {
+	now := time.Now()
+	for ino, until := range f.holds {
+		if now.After(until) {
+			f.drop(ino)
+		}
+	}
+}
+
+// drop ends a hold.
+func (f *Fake) drop(ino object.InodeID) {
+	delete(f.holds, ino)
+	if n := f.inodes[ino]; n != nil && n.Nlink == 0 {
+		f.reap(ino)
+	}
 }
 
 // Content returns a copy of a file's bytes.
@@ -116,6 +147,7 @@ func (f *Fake) begin(ctx context.Context, op string) (unlock func(), err error) 
 		return nil, object.WithOp(err, op, "", "")
 	}
 	f.mu.Lock()
+	f.expire()
 	return f.mu.Unlock, nil
 }
 
@@ -194,7 +226,10 @@ func (f *Fake) changed(n *object.Inode, content bool) {
 // somebody has it open.
 func (f *Fake) dropLink(n *object.Inode) {
 	f.changed(n, false)
-	if n.Nlink--; n.Nlink == 0 && !f.holds[n.ID] {
+	if n.Nlink--; n.Nlink > 0 {
+		return
+	}
+	if _, held := f.holds[n.ID]; !held {
 		f.reap(n.ID)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"sort"
 	"strings"
+	"time"
 
 	"github.com/skshohagmiah/bucketdb/server/api"
 	"github.com/skshohagmiah/bucketdb/storage/object"
@@ -386,9 +387,9 @@ func (f *Fake) Hold(ctx context.Context, inos []object.InodeID) error {
 	defer unlock()
 	for _, ino := range inos {
 		if f.inodes[ino] == nil {
-			return fail(object.KindNotFound)
+			return fail(object.KindStale)
 		}
-		f.holds[ino] = true
+		f.holds[ino] = time.Now().Add(f.lease)
 	}
 	return nil
 }
@@ -401,10 +402,7 @@ func (f *Fake) Release(ctx context.Context, inos []object.InodeID) error {
 	}
 	defer unlock()
 	for _, ino := range inos {
-		delete(f.holds, ino)
-		if n := f.inodes[ino]; n != nil && n.Nlink == 0 {
-			f.reap(ino)
-		}
+		f.drop(ino)
 	}
 	return nil
 }
