@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"os/exec"
 	"strings"
 	"testing"
@@ -86,10 +87,14 @@ func TestShutdownFinishesRequests(t *testing.T) {
 	body := make([]byte, 200_000)
 	_, _ = rand.Read(body) // never fails
 	r, w := io.Pipe()
-	answer := make(chan error, 1)
+	answer, reading := make(chan error, 1), make(chan struct{})
 	go func() {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, n.URL()+"/objects/box/slow", r)
+		// The server says "continue" when it reads the body: from then on the
+		// request is in flight, not just a connection nobody accepted yet.
+		trace := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got100Continue: func() { close(reading) }})
+		req, err := http.NewRequestWithContext(trace, http.MethodPut, n.URL()+"/objects/box/slow", r)
 		if err == nil {
+			req.Header.Set("Expect", "100-continue")
 			var resp *http.Response
 			if resp, err = http.DefaultClient.Do(req); err == nil {
 				resp.Body.Close()
@@ -102,6 +107,11 @@ func TestShutdownFinishesRequests(t *testing.T) {
 	}()
 	_, err = w.Write(body[:100_000])
 	check(t, err)
+	select {
+	case <-reading:
+	case err := <-answer:
+		t.Fatal(err)
+	}
 	stopped := make(chan error, 1)
 	go func() { stopped <- n.Stop() }()
 	check(t, harness.Poll(t.Context(), 10*time.Second, func() error { // it accepts no more
