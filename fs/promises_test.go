@@ -16,6 +16,7 @@ import (
 
 	"github.com/skshohagmiah/bucketdb/fs"
 	"github.com/skshohagmiah/bucketdb/fs/fstest"
+	"github.com/skshohagmiah/bucketdb/integration/need"
 	"github.com/skshohagmiah/bucketdb/server/api"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
@@ -97,7 +98,7 @@ func TestUnlinkedFileOutlivesItsLease(t *testing.T) {
 	ok(t, f.Sync())
 	ok(t, os.Remove(f.Name()))
 	for range 10 {
-		time.Sleep(250 * time.Millisecond)
+		time.Sleep(250 * time.Millisecond) // not a wait for something: leases must have had the time to run out
 		_, err := f.WriteAt([]byte("K"), 0)
 		ok(t, err)
 		ok(t, f.Sync())
@@ -179,9 +180,7 @@ func TestReadIsNotTorn(t *testing.T) {
 // O_CREAT on a name that somebody else made meanwhile goes through the
 // permissions of the file that is there.
 func TestCreateRaceKeepsPermissions(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can act as somebody else")
-	}
+	need.Root(t) // to act as somebody else
 	dir, fake, _ := mount(t, func(o *fs.Options) { o.AllowOther = true })
 	b := root(t, fake)
 	ok(t, os.Chmod(dir, 0o777))

@@ -169,10 +169,16 @@ func (n *Node) finish(ctx context.Context, id namespace.TxID, others []object.Pa
 	return nil
 }
 
+// maxMeets bounds how often one step waits for what is in its way.
+const maxMeets = 100
+
 // meet deals with a transaction that is in the way of an entry at a partition:
 // it waits for one that is being driven here, and settles any other. mine
 // gives way when it is the younger.
 func (n *Node) meet(ctx context.Context, ref namespace.TxRef, at object.PartitionID, attempt int, mine *namespace.TxID) error {
+	if attempt >= maxMeets { // a caller without a deadline waits no longer either
+		return object.Errorf(object.KindConflict, "too many concurrent changes of the same names: try again")
+	}
 	if mine != nil {
 		if older(ref.ID, *mine) {
 			return again{object.Errorf(object.KindConflict, "an older operation on the same name goes first")}

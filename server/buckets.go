@@ -30,12 +30,8 @@ func (s *Server) listBuckets(c *gin.Context) error {
 
 // createBucket is POST /buckets.
 func (s *Server) createBucket(c *gin.Context) error {
-	ctx, err := unconditional(c)
+	ctx, in, err := request[api.NewBucket](c, s)
 	if err != nil {
-		return err
-	}
-	var in api.NewBucket
-	if err := readJSON(c, s, &in); err != nil {
 		return err
 	}
 	b, err := s.node.CreateBucket(ctx, string(in.Name), in.Owner)

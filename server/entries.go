@@ -36,12 +36,8 @@ func (s *Server) link(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, err := unconditional(c)
+	ctx, in, err := request[api.LinkRequest](c, s)
 	if err != nil {
-		return err
-	}
-	var in api.LinkRequest
-	if err := readJSON(c, s, &in); err != nil {
 		return err
 	}
 	if in.Inode == 0 {
@@ -60,12 +56,8 @@ func (s *Server) rename(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, err := unconditional(c)
+	ctx, in, err := request[api.RenameRequest](c, s)
 	if err != nil {
-		return err
-	}
-	var in api.RenameRequest
-	if err := readJSON(c, s, &in); err != nil {
 		return err
 	}
 	for _, name := range []api.Name{in.Name, in.NewName} {

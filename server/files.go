@@ -74,12 +74,8 @@ func (s *Server) setAttr(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, err := unconditional(c)
+	ctx, in, err := request[api.SetAttr](c, s)
 	if err != nil {
-		return err
-	}
-	var in api.SetAttr
-	if err := readJSON(c, s, &in); err != nil {
 		return err
 	}
 	set, err := setAttrOf(in)

@@ -32,12 +32,8 @@ func (s *Server) create(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, err := unconditional(c)
+	ctx, in, err := request[api.NewNode](c, s)
 	if err != nil {
-		return err
-	}
-	var in api.NewNode
-	if err := readJSON(c, s, &in); err != nil {
 		return err
 	}
 	node, err := nodeOf(in)
@@ -178,12 +174,8 @@ func (s *Server) copyRange(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, err := unconditional(c)
+	ctx, in, err := request[api.CopyRange](c, s)
 	if err != nil {
-		return err
-	}
-	var in api.CopyRange
-	if err := readJSON(c, s, &in); err != nil {
 		return err
 	}
 	if in.Source == 0 || in.SourceOffset < 0 || in.Offset < 0 || in.Length < 0 ||
@@ -232,12 +224,8 @@ func (s *Server) removeXattr(c *gin.Context) error {
 
 // holdOrRelease reads which files of which session are meant.
 func (s *Server) holdOrRelease(c *gin.Context, op string, do func(context.Context, object.UploadID, []object.InodeID) error) error {
-	ctx, err := unconditional(c)
+	ctx, in, err := request[api.HoldRequest](c, s)
 	if err != nil {
-		return err
-	}
-	var in api.HoldRequest
-	if err := readJSON(c, s, &in); err != nil {
 		return err
 	}
 	session, err := object.ParseUploadID(in.Session)

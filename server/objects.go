@@ -49,6 +49,15 @@ func unconditional(c *gin.Context) (context.Context, error) {
 	return ctx, err
 }
 
+// request is how a change whose body is a JSON document begins: no conditions,
+// the client's token, the document.
+func request[T any](c *gin.Context, s *Server) (ctx context.Context, in T, err error) {
+	if ctx, err = unconditional(c); err == nil {
+		err = readJSON(c, s, &in)
+	}
+	return ctx, in, err
+}
+
 // putOptions reads the headers that describe the object to be stored.
 func putOptions(h http.Header, size int64, cond replication.Conditions) (o replication.PutOptions, err error) {
 	o = replication.PutOptions{Size: size, ContentType: h.Get("Content-Type"), Cond: cond}
