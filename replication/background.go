@@ -30,6 +30,7 @@ func (n *Node) background() {
 	n.goWork(n.spaceWatcher)
 	n.goWork(n.auditor)
 	n.goWork(n.watchLog)
+	n.goWork(n.scrubber)
 }
 
 // logged reports a background failure; the next round tries again.

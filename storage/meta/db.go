@@ -63,6 +63,7 @@ type DB struct {
 	badger *badger.DB
 	dir    *directory // nil in memory
 	log    *slog.Logger
+	lines  *badgerLog
 
 	maxKeys, maxBytes int
 
@@ -105,16 +106,20 @@ func Open(opts Options) (*DB, error) {
 
 func openBadger(opts Options, dir *directory, log *slog.Logger) (*DB, error) {
 	lines := &badgerLog{log: log}
+	if dir != nil {
+		lines.mark = func(text string) error { return dir.writeFile(OpDamage, damageName, text) }
+	}
 	b, err := badger.Open(badgerOptions(opts, dir, lines))
 	if err != nil {
 		return nil, object.Errorf(object.KindOf(err), "opening the metadata database in %s: %w", opts.Dir, err)
 	}
-	db := &DB{badger: b, dir: dir, log: log, partitions: map[object.PartitionID]*Partition{}}
+	db := &DB{badger: b, dir: dir, log: log, lines: lines, partitions: map[object.PartitionID]*Partition{}}
 	// Badger wants strictly less than its limits, and counts one entry and some
 	// bytes of its own.
 	db.maxKeys = int(b.MaxBatchCount()) - 8
 	db.maxBytes = int(b.MaxBatchSize()) - 4<<10
-	err = lines.lostTable()
+	lines.books.attach(b.Tables)
+	err = lines.damage()
 	if err == nil && db.tableBytes() <= verifyAtOpen {
 		err = db.Verify()
 	}
@@ -193,9 +198,10 @@ func (db *DB) MaxTxn() (keys, bytes int) { return db.maxKeys, db.maxBytes }
 // Clean reports whether the database was closed properly before this Open.
 func (db *DB) Clean() bool { return db.dir == nil || db.dir.clean }
 
-// Verify reads every block of every table against its checksum; KindCorrupt when
-// one fails. Badger's iterators end silently at a bad block, so a scrubber has to
-// call this. It reads the whole database.
+// Verify reads every block and every index of the tables against its checksum;
+// KindCorrupt when one fails. It reads the whole database: what is read on the way
+// of a request is checked there, so this is for a scrubber, which finds what nobody
+// reads, and indexes that rot under an open database.
 func (db *DB) Verify() (err error) {
 	// Badger v4.9.6 dereferences a nil block on its way to report a bad one.
 	defer func() {
@@ -206,12 +212,12 @@ func (db *DB) Verify() (err error) {
 	if err := db.badger.VerifyChecksum(); err != nil {
 		return corrupt(err)
 	}
-	return nil
+	return db.verifyIndexes()
 }
 
 func corrupt(cause error) error {
 	return object.Errorf(object.KindCorrupt,
-		"metadata database: a table fails its checksum (%w); restore this node's metadata from a replica or a backup", cause)
+		"metadata database: a table cannot be read (%w); restore this node's metadata from a replica or a backup", cause)
 }
 
 // tableVersion is the highest commit version that survives a power cut. Tables

@@ -26,12 +26,14 @@ const (
 	OpCleanSet   vfs.Op = "meta.clean.set"
 	OpCleanUnset vfs.Op = "meta.clean.unset"
 	OpDropLogs   vfs.Op = "meta.memlogs.drop"
+	OpDamage     vfs.Op = "meta.damage"
 )
 
 const (
 	lockName   = "LOCK"
 	formatName = "FORMAT"
 	cleanName  = "CLEAN"
+	damageName = "DAMAGED"
 	dataName   = "badger"
 	memSuffix  = ".mem"
 )
@@ -73,6 +75,9 @@ func (d *directory) prepare(log *slog.Logger) error {
 	if err := d.checkFormat(); err != nil {
 		return err
 	}
+	if err := d.checkDamage(); err != nil {
+		return err
+	}
 	if err := d.unsetClean(); err != nil {
 		return fmt.Errorf("removing the clean marker: %w", err)
 	}
@@ -104,6 +109,18 @@ func (d *directory) checkFormat() error {
 			"%s was written by a newer BucketDB (format %d, this one reads up to %d): upgrade", d.path, version, FormatVersion)
 	}
 	return nil
+}
+
+// checkDamage refuses a database that is known to have lost something.
+func (d *directory) checkDamage() error {
+	text, err := d.readFile(OpDamage, damageName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", d.name(damageName), err)
+	}
+	return damaged(strings.TrimSpace(string(text)) + " (noted in " + d.name(damageName) + ")")
 }
 
 // parseFormat reads the text of a FORMAT file: a decimal number and a line feed.

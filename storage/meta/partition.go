@@ -141,8 +141,8 @@ type Snapshot struct {
 
 // Get is Reader's.
 func (s *Snapshot) Get(key []byte) ([]byte, bool, error) {
-	if s.part.db.closed.Load() {
-		return nil, false, errClosed("get")
+	if err := s.part.db.usable("get"); err != nil {
+		return nil, false, err
 	}
 	value, found, err := s.ranger.get(s.part.full(key))
 	return value, found, storeError("get", err)

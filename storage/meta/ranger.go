@@ -3,6 +3,7 @@ package meta
 import (
 	"bytes"
 	"errors"
+	"fmt"
 
 	"github.com/dgraph-io/badger/v4"
 
@@ -13,7 +14,7 @@ import (
 type visit = func(key, value []byte) (bool, error)
 
 // ranger reads full keys of the database at one version. Badger allows any
-// number of iterators and gets at once in a read-only transaction.
+// number of iterators at once in a read-only transaction.
 type ranger struct{ txn *badger.Txn }
 
 // newest reads at the version that everything committed so far has at most. Of a
@@ -38,32 +39,71 @@ func (r ranger) discard() {
 	}
 }
 
-func (r ranger) get(key []byte) ([]byte, bool, error) {
-	item, err := r.txn.Get(key)
-	if errors.Is(err, badger.ErrKeyNotFound) {
+// get reads with an iterator: Badger's Get answers with an older version, or that
+// there is none, when it cannot read a block. It also is no faster.
+func (r ranger) get(key []byte) (value []byte, found bool, err error) {
+	w := walker{it: r.txn.NewKeyIterator(key, badger.IteratorOptions{})}
+	defer w.close(&err)
+	w.seek(key)
+	if !w.it.Valid() || w.it.Item().IsDeletedOrExpired() {
 		return nil, false, nil
 	}
-	if err != nil {
-		return nil, false, err
-	}
 	// The item's own bytes may vanish with their memtable or table.
-	value, err := item.ValueCopy(nil)
+	value, err = w.it.Item().ValueCopy(nil)
 	return value, err == nil, err
 }
 
+// walker is an iterator that has to be closed with what went wrong.
+type walker struct {
+	it     *badger.Iterator
+	broken error
+}
+
+func (w *walker) seek(key []byte) {
+	defer w.survive()
+	w.it.Seek(key)
+}
+
+func (w *walker) next() {
+	defer w.survive()
+	w.it.Next()
+}
+
+// survive turns a panic into an error: Badger cuts a block up before it checks it.
+func (w *walker) survive() {
+	if r := recover(); r != nil && w.broken == nil {
+		w.broken = fmt.Errorf("reading a block: %v", r)
+	}
+}
+
+// close ends the iterator; what it could not read goes before any other error,
+// since that may follow from it.
+func (w *walker) close(err *error) {
+	if w.broken == nil {
+		w.broken = badgerProbe.failure(w.it)
+	}
+	func() {
+		defer w.survive()
+		w.it.Close()
+	}()
+	if w.broken != nil {
+		*err = corrupt(w.broken)
+	}
+}
+
 // open makes an iterator that stands at the first key of [lo, hi) in its direction.
-func (r ranger) open(lo, hi []byte, reverse bool) *badger.Iterator {
-	it := r.txn.NewIterator(badger.IteratorOptions{Reverse: reverse, Prefix: commonPrefix(lo, hi)})
+func (r ranger) open(lo, hi []byte, reverse bool) *walker {
+	w := &walker{it: r.txn.NewIterator(badger.IteratorOptions{Reverse: reverse, Prefix: commonPrefix(lo, hi)})}
 	if !reverse {
-		it.Seek(lo)
-		return it
+		w.seek(lo)
+		return w
 	}
 	// Badger seeks to the last key at or below hi.
-	it.Seek(hi)
-	if it.Valid() && bytes.Equal(it.Item().Key(), hi) {
-		it.Next()
+	w.seek(hi)
+	if w.it.Valid() && bytes.Equal(w.it.Item().Key(), hi) {
+		w.next()
 	}
-	return it
+	return w
 }
 
 // commonPrefix is what every key between the two starts with: it lets Badger
@@ -77,22 +117,22 @@ func commonPrefix(lo, hi []byte) []byte {
 }
 
 // within reports whether the iterator stands on a key of [lo, hi).
-func within(it *badger.Iterator, lo, hi []byte, reverse bool) bool {
-	if !it.Valid() {
+func (w *walker) within(lo, hi []byte, reverse bool) bool {
+	if w.broken != nil || !w.it.Valid() {
 		return false
 	}
 	if reverse {
-		return bytes.Compare(it.Item().Key(), lo) >= 0
+		return bytes.Compare(w.it.Item().Key(), lo) >= 0
 	}
-	return hi == nil || bytes.Compare(it.Item().Key(), hi) < 0
+	return hi == nil || bytes.Compare(w.it.Item().Key(), hi) < 0
 }
 
 // ascend calls fn with the full keys of [lo, hi); a nil hi means no end.
-func (r ranger) ascend(lo, hi []byte, fn visit) error {
-	it := r.txn.NewIterator(badger.IteratorOptions{Prefix: commonPrefix(lo, hi)})
-	defer it.Close()
-	for it.Seek(lo); within(it, lo, hi, false); it.Next() {
-		item := it.Item()
+func (r ranger) ascend(lo, hi []byte, fn visit) (err error) {
+	w := r.open(lo, hi, false)
+	defer w.close(&err)
+	for ; w.within(lo, hi, false); w.next() {
+		item := w.it.Item()
 		var more bool
 		err := item.Value(func(value []byte) (err error) {
 			more, err = fn(item.Key(), value)
@@ -108,22 +148,22 @@ func (r ranger) ascend(lo, hi []byte, fn visit) error {
 // scan merges the database with what a transaction has pending (nil: nothing)
 // over [start, end) of the partition. The pending side is looked up anew at
 // every step, so fn may change what lies ahead.
-func (p *Partition) scan(r ranger, pending *overlay, start, end []byte, reverse bool, fn visit) error {
-	if p.db.closed.Load() {
-		return errClosed("scan")
+func (p *Partition) scan(r ranger, pending *overlay, start, end []byte, reverse bool, fn visit) (err error) {
+	if err := p.db.usable("scan"); err != nil {
+		return err
 	}
 	if end != nil && bytes.Compare(start, end) >= 0 {
 		return nil
 	}
 	lo, hi := p.limits(start, end)
-	it := r.open(lo, hi, reverse)
-	defer it.Close()
+	w := r.open(lo, hi, reverse)
+	defer w.close(&err)
 	c := cursor{pending: pending, lo: string(start), hi: string(end), open: end == nil, reverse: reverse}
 	for {
-		stored := within(it, lo, hi, reverse)
+		stored := w.within(lo, hi, reverse)
 		var key []byte
 		if stored {
-			key = it.Item().Key()[len(p.prefix):]
+			key = w.it.Item().Key()[len(p.prefix):]
 		}
 		e, takes := c.next(key, stored)
 		if e == nil && !stored {
@@ -135,7 +175,7 @@ func (p *Partition) scan(r ranger, pending *overlay, start, end []byte, reverse 
 			if pending != nil {
 				c.pass(string(key))
 			}
-			err = it.Item().Value(func(value []byte) (err error) {
+			err = w.it.Item().Value(func(value []byte) (err error) {
 				more, err = fn(key, value)
 				return err
 			})
@@ -146,7 +186,7 @@ func (p *Partition) scan(r ranger, pending *overlay, start, end []byte, reverse 
 			return err
 		}
 		if e == nil || takes {
-			it.Next()
+			w.next()
 		}
 	}
 }
@@ -201,6 +241,14 @@ func (c *cursor) pass(key string) {
 	} else {
 		c.lo = key + "\x00"
 	}
+}
+
+// usable is nil while the database can be read and written.
+func (db *DB) usable(op string) error {
+	if db.closed.Load() {
+		return errClosed(op)
+	}
+	return db.lines.damage()
 }
 
 func errClosed(op string) error {

@@ -24,8 +24,8 @@ func (t *Txn) Get(key []byte) ([]byte, bool, error) {
 	if e := t.pending.get(key); e != nil {
 		return e.value, !e.deleted, nil
 	}
-	if t.part.db.closed.Load() {
-		return nil, false, errClosed("get")
+	if err := t.part.db.usable("get"); err != nil {
+		return nil, false, err
 	}
 	value, found, err := t.ranger.get(t.part.full(key))
 	return value, found, storeError("get", err)
@@ -125,8 +125,8 @@ func (t *Txn) write(applied uint64, system func(*badger.Txn) error) error {
 		return object.Errorf(object.KindInternal, "the metadata transaction has ended")
 	}
 	defer t.Discard()
-	if t.part.db.closed.Load() {
-		return errClosed("commit")
+	if err := t.part.db.usable("commit"); err != nil {
+		return err
 	}
 	// Reads in an updating transaction are remembered for conflicts, even with
 	// conflict detection off; so it is made only now.
