@@ -1,0 +1,276 @@
+package transport
+
+import (
+	"context"
+	"encoding/binary"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+const (
+	// beatAnswerWindow is how long the answers to one frame of heartbeats gather.
+	beatAnswerWindow = 3 * time.Millisecond
+	// maxBeats is the number of heartbeats that a decoder accepts in one frame.
+	maxBeats = 1 << 14
+)
+
+// beats gathers the heartbeats of all groups to one peer, so that they share a
+// frame. While the peer is away they wait; each caller has its own deadline.
+type beats struct {
+	p *peer
+
+	mu      sync.Mutex // guards what follows
+	pending []*beat
+	timer   bool // a flush is due when the window ends
+}
+
+// beat is one heartbeat, of raft's or of Confirm's.
+type beat struct {
+	g       *Group
+	term    uint64
+	version raft.ProtocolVersion
+	probe   bool   // a reader waits: the peer answers at once
+	to      string // of a probe: the peer
+	seq     uint64 // given when it is sent
+	// done gets the answer. It is called once, and must not block.
+	done func(resp raft.AppendEntriesResponse, err error)
+	gone func() bool // the caller has given up
+}
+
+// add queues a heartbeat; it is sent when the window ends, or now if now is set.
+func (b *beats) add(h *beat, now bool) {
+	b.mu.Lock()
+	b.pending = append(b.pending, h)
+	start := !b.timer && !now
+	if start {
+		b.timer = true
+	}
+	b.mu.Unlock()
+	switch {
+	case now:
+		b.flush()
+	case start:
+		time.AfterFunc(b.p.n.opt.BeatWindow, b.flush)
+	}
+}
+
+// flush sends what has gathered, or leaves it until the connection is back.
+func (b *beats) flush() {
+	l := b.p.urgent.ready()
+	b.mu.Lock()
+	b.timer = false
+	batch := b.pending
+	b.pending = nil
+	b.mu.Unlock()
+	// Not under mu: gone and done take the locks of groups.
+	var live []*beat
+	for _, h := range batch {
+		switch {
+		case b.p.ctx.Err() != nil:
+			h.done(raft.AppendEntriesResponse{}, errClosed())
+		case h.gone():
+			h.done(raft.AppendEntriesResponse{}, context.Canceled)
+		default:
+			live = append(live, h)
+		}
+	}
+	if l == nil {
+		b.mu.Lock()
+		b.pending = append(live, b.pending...)
+		b.mu.Unlock()
+		if b.p.urgent.ready() == nil {
+			return // flushed again when it is up
+		}
+		b.flush() // it came up meanwhile
+		return
+	}
+	for len(live) > 0 {
+		k := min(len(live), maxBeats)
+		b.send(l, live[:k:k])
+		live = live[k:]
+	}
+}
+
+// waiting reports whether heartbeats wait for the connection.
+func (b *beats) waiting() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.pending) > 0
+}
+
+func (b *beats) send(l *link, batch []*beat) {
+	buf := newFrame(frameBeats, 16*len(batch)+8)
+	buf = binary.AppendUvarint(buf, uint64(len(batch)))
+	for _, h := range batch {
+		h.seq = h.g.sent.Add(1)
+		buf = binary.AppendUvarint(buf, uint64(h.g.id))
+		buf = binary.AppendUvarint(buf, h.term)
+		buf = append(buf, byte(h.version), byte(bit(h.probe)))
+	}
+	left := len(batch) // touched by the link's reader only
+	ex := &exchange{done: func(f frame, err error) bool {
+		if err == nil {
+			err = b.answered(batch, &left, f.payload)
+		}
+		if err != nil {
+			for i, h := range batch {
+				if h != nil {
+					batch[i] = nil
+					h.done(raft.AppendEntriesResponse{}, err)
+				}
+			}
+			return true
+		}
+		return left == 0
+	}}
+	if _, err := l.post(buf, ex); err != nil {
+		for _, h := range batch {
+			h.done(raft.AppendEntriesResponse{}, err)
+		}
+	}
+}
+
+// answered hands out the answers of one frame: number, then position and answer of each.
+func (b *beats) answered(batch []*beat, left *int, payload []byte) error {
+	r := &reader{b: payload}
+	for range r.uvarint() {
+		at := r.uvarint()
+		body := &reader{b: r.bytes()}
+		if r.err != nil {
+			return r.err
+		}
+		if at >= uint64(len(batch)) || batch[at] == nil {
+			return object.Errorf(object.KindInvalid, "an answer to a heartbeat that was not sent")
+		}
+		h := batch[at]
+		batch[at] = nil
+		*left--
+		var resp raft.AppendEntriesResponse
+		err := body.response(b.p.node, &resp)
+		if err == nil {
+			h.g.acknowledged(b.p.node, h.seq, h.term, &resp)
+		}
+		h.done(resp, err)
+	}
+	return r.err
+}
+
+// beat sends raft's heartbeat and waits for the answer.
+func (g *Group) beat(ctx context.Context, p *peer, term uint64, resp *raft.AppendEntriesResponse) error {
+	type result struct {
+		resp raft.AppendEntriesResponse
+		err  error
+	}
+	done := make(chan result, 1)
+	g.mu.Lock()
+	version := g.version
+	g.mu.Unlock()
+	p.beats.add(&beat{
+		g: g, term: term, version: version, gone: func() bool { return ctx.Err() != nil },
+		done: func(r raft.AppendEntriesResponse, err error) { done <- result{r, err} },
+	}, false)
+	select {
+	case r := <-done:
+		*resp = r.resp
+		return r.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// FlushHeartbeats sends the heartbeats that gather for every peer now.
+func (n *Node) FlushHeartbeats() {
+	n.mu.RLock()
+	peers := make([]*peer, 0, len(n.peers))
+	for _, p := range n.peers {
+		peers = append(peers, p)
+	}
+	n.mu.RUnlock()
+	for _, p := range peers {
+		p.beats.flush()
+	}
+}
+
+// beatAnswers gathers raft's answers to one frame of heartbeats.
+type beatAnswers struct {
+	l  *link
+	id uint64
+
+	mu    sync.Mutex // guards what follows
+	buf   []byte     // position and answer of each
+	ready uint64
+	left  int
+	timer bool
+}
+
+// receiveBeats takes a frame of heartbeats apart and hands each to its group.
+func (n *Node) receiveBeats(l *link, from Peer, f frame) error {
+	r := &reader{b: f.payload}
+	count := r.uvarint()
+	if count > maxBeats || count > uint64(len(r.b)) {
+		return object.Errorf(object.KindInvalid, "%d heartbeats in one frame", count)
+	}
+	type one struct {
+		id    object.PartitionID
+		req   *raft.AppendEntriesRequest
+		probe bool
+	}
+	list := make([]one, count)
+	for i := range list {
+		o := &list[i]
+		o.id = object.PartitionID(r.uint16())
+		o.req = &raft.AppendEntriesRequest{Term: r.uvarint()}
+		o.req.RPCHeader = header(raft.ProtocolVersion(r.byte()), from.Node)
+		o.probe = r.byte() == 1
+	}
+	if err := r.end(); err != nil {
+		return err
+	}
+	out := &beatAnswers{l: l, id: f.id, left: len(list)}
+	for i, o := range list {
+		reply := func(resp any, err error) { out.add(uint64(i), resp, err, o.probe) }
+		if g := n.group(o.id); g != nil {
+			g.in.push(o.req, nil, 0, reply)
+		} else {
+			reply(nil, n.noGroup(o.id))
+		}
+	}
+	return nil
+}
+
+// add sends the answers when all are there, when a reader waits for this one, or
+// when they have gathered for a while.
+func (a *beatAnswers) add(at uint64, resp any, err error, now bool) {
+	body := appendResponse(make([]byte, 0, 32), resp, err)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.buf = appendBytes(binary.AppendUvarint(a.buf, at), body)
+	a.ready++
+	a.left--
+	switch {
+	case now || a.left == 0:
+		a.send()
+	case !a.timer:
+		a.timer = true
+		time.AfterFunc(beatAnswerWindow, func() {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.timer = false
+			a.send()
+		})
+	}
+}
+
+// send sends what is ready. The caller holds mu.
+func (a *beatAnswers) send() {
+	if a.ready == 0 {
+		return
+	}
+	b := binary.AppendUvarint(newFrame(frameBeatAnswers, len(a.buf)+8), a.ready)
+	a.l.reply(append(b, a.buf...), a.id)
+	a.buf, a.ready = a.buf[:0], 0
+}

@@ -1,0 +1,224 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+const (
+	backoffMin = 50 * time.Millisecond
+	backoffMax = 500 * time.Millisecond
+	// laneIdle is how long a lane nobody uses is kept connected.
+	laneIdle = time.Minute
+	// laneStable is how long a connection lives before its loss is answered by
+	// dialling at once.
+	laneStable = time.Second
+)
+
+type laneState uint8
+
+const (
+	laneIdleState laneState = iota
+	laneConnecting
+	laneUp
+	laneDown
+)
+
+// lane is the connection of one role to one peer, and the story of its losses.
+// One goroutine dials, reads, and dials again.
+type lane struct {
+	p    *peer
+	role role
+
+	used atomic.Int64  // the clock at the last use
+	want chan struct{} // cap 1: somebody needs it
+	kick chan struct{} // cap 1: the peer is back: do not wait for the backoff
+
+	mu      sync.Mutex // guards what follows
+	state   laneState
+	link    *link         // while up
+	err     error         // why it is down
+	changed chan struct{} // closed and replaced when state changes
+}
+
+func newLane(p *peer, r role) *lane {
+	l := &lane{p: p, role: r, want: make(chan struct{}, 1), kick: make(chan struct{}, 1), changed: make(chan struct{})}
+	p.n.tasks.Go(l.run)
+	return l
+}
+
+// get is the link once the lane is up. While it is down: the reason at once, or,
+// if wait, not before ctx ends.
+func (l *lane) get(ctx context.Context, wait bool) (*link, error) {
+	for {
+		l.used.Store(l.p.n.clock())
+		l.mu.Lock()
+		state, link, changed, why := l.state, l.link, l.changed, l.err
+		l.mu.Unlock()
+		switch {
+		case state == laneUp && link.failure() == nil: // else it is about to change
+			return link, nil
+		case state == laneDown && !wait:
+			return nil, l.down(why)
+		case state == laneIdleState:
+			nudge(l.want)
+		}
+		select {
+		case <-changed:
+		case <-l.p.ctx.Done():
+			return nil, errClosed()
+		case <-ctx.Done():
+			if why == nil {
+				why = context.Cause(ctx)
+			}
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return nil, &object.Error{Kind: object.KindCanceled, Err: ctx.Err()}
+			}
+			return nil, l.down(why)
+		}
+	}
+}
+
+// ready is the link if the lane is up now, else nil; it does not wait.
+func (l *lane) ready() *link {
+	l.used.Store(l.p.n.clock())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.state == laneIdleState {
+		nudge(l.want)
+	}
+	return l.link
+}
+
+// down is the error of who needs a lane that is down: certainly nothing was sent.
+func (l *lane) down(why error) error {
+	k := object.KindUnavailable
+	switch kind := object.KindOf(why); kind {
+	case object.KindVersion, object.KindUnauthenticated, object.KindPermission:
+		k = kind // waiting does not help: a person has to act
+	}
+	return object.Errorf(k, "node %s cannot be reached: %w", l.p.node, why)
+}
+
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (l *lane) set(s laneState, link *link, err error) {
+	l.mu.Lock()
+	was := l.state
+	l.state, l.link, l.err = s, link, err
+	close(l.changed)
+	l.changed = make(chan struct{})
+	l.mu.Unlock()
+	if s == laneDown && was != laneDown {
+		l.p.n.log.Warn("a node cannot be reached", "node", l.p.node, "connection", l.role.String(), "error", err)
+	}
+}
+
+func (l *lane) run() {
+	for {
+		select {
+		case <-l.want:
+		case <-l.p.ctx.Done():
+			return
+		}
+		l.connected()
+	}
+}
+
+// connected keeps the lane connected until nobody has used it for a while.
+func (l *lane) connected() {
+	l.set(laneConnecting, nil, nil)
+	for failures := 0; ; {
+		began := time.Now()
+		link, err := l.dial()
+		if err == nil {
+			err = l.serve(link)
+			if failures++; time.Since(began) > laneStable {
+				failures = 0
+			}
+		} else {
+			failures++
+		}
+		idle := l.p.n.clock()-l.used.Load() > int64(laneIdle)
+		if l.role == roleUrgent {
+			l.p.beats.flush() // drops those whose callers have gone
+			idle = idle && !l.p.beats.waiting()
+		}
+		switch {
+		case l.p.ctx.Err() != nil:
+			l.set(laneDown, nil, errClosed())
+			return
+		case idle:
+			l.set(laneIdleState, nil, nil)
+			return
+		case failures == 0:
+			l.set(laneConnecting, nil, err)
+			continue
+		}
+		l.set(laneDown, nil, err)
+		l.pause(failures)
+	}
+}
+
+// pause waits out the backoff, or until the peer is seen to live.
+func (l *lane) pause(failures int) {
+	d := min(backoffMin<<min(failures-1, 8), backoffMax)
+	t := time.NewTimer(d/2 + rand.N(d))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-l.kick:
+	case <-l.p.ctx.Done():
+	}
+}
+
+func (l *lane) dial() (*link, error) {
+	n := l.p.n
+	addr, err := n.opt.Resolve(l.p.node)
+	if err != nil {
+		return nil, err
+	}
+	w, err := n.dialWire(l.p.ctx, addr, l.p.node, alpnFrames)
+	if err != nil {
+		return nil, err
+	}
+	br := newBuffered(w)
+	if err := n.greet(w, br, l.role, l.p.node); err != nil {
+		_ = w.Close()
+		return nil, err
+	}
+	l.p.saw(w.peer)
+	return newLink(w, br, l.role), nil
+}
+
+// serve reads the link until it is lost, and returns why.
+func (l *lane) serve(link *link) error {
+	check := link.keepalive
+	link.w.onTick.Store(&check)
+	stop := context.AfterFunc(l.p.ctx, func() { link.fail(errClosed()) })
+	defer stop()
+	select {
+	case <-l.kick: // from before: it is up
+	default:
+	}
+	l.set(laneUp, link, nil)
+	if l.role == roleUrgent {
+		l.p.beats.flush() // what gathered while it was down
+	}
+	err := link.read(func(f frame) error {
+		return object.Errorf(object.KindInvalid, "a frame of type %d on a connection that this node dialled", f.typ)
+	})
+	l.p.n.log.Debug("a connection ended", "node", l.p.node, "connection", l.role.String(), "error", err)
+	return err
+}
