@@ -28,6 +28,7 @@ var floors = map[string]int{
 	"replication/group":     3,
 	"replication/namespace": 4,
 	"replication/placement": 4,
+	"replication/remote":    4,
 	"replication/transport": 4,
 	"server/api":            5,
 	"fs":                    6,
