@@ -31,10 +31,9 @@ type file struct {
 
 // handle is one open of a file. It is what the kernel calls fh.
 type handle struct {
-	f      *file
-	write  bool
-	append bool
-	ahead  *prefetch
+	f     *file
+	write bool
+	ahead *prefetch
 }
 
 // handleTable gives open files and directories their numbers.
@@ -194,7 +193,7 @@ func (f *filesystem) newHandle(n *object.Inode, flags uint32) *handle {
 	// Who truncates changes the file, though he may only read then.
 	write := flags&syscall.O_ACCMODE != syscall.O_RDONLY || flags&syscall.O_TRUNC != 0
 	fl := f.openFile(n, write)
-	return &handle{f: fl, write: write, append: flags&syscall.O_APPEND != 0, ahead: newPrefetch(f, fl)}
+	return &handle{f: fl, write: write, ahead: newPrefetch(f, fl)}
 }
 
 // change applies a change that takes no memory to the dirty layer; the flush

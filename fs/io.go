@@ -148,7 +148,9 @@ func (f *filesystem) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte
 	}
 	// Pages of a mapping know where they belong, whatever flags their file has.
 	h.f.mu.Lock()
-	tail := h.append && in.WriteFlags&fuse.WRITE_CACHE == 0
+	// The flags of now: fcntl(F_SETFL) changes O_APPEND after the open. A write of
+	// the page cache is at the place that the kernel chose.
+	tail := in.Flags&syscall.O_APPEND != 0 && in.WriteFlags&fuse.WRITE_CACHE == 0
 	off := int64(in.Offset)
 	if tail {
 		off = h.f.look().Size

@@ -57,6 +57,11 @@ func (c *compactions) line(format string, args []any) (lost uint64) {
 		skipped, _ := args[2].(uint64)
 		c.begin(id, added+skipped)
 	case lineFailed:
+		// It may have failed after its outcome was installed, at the removal of a file.
+		before := c.gone
+		if c.look(); c.gone > before {
+			return c.done(id)
+		}
 		delete(c.reading, id)
 		delete(c.skip, id)
 	case lineDone:

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dgraph-io/badger/v4"
+
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
@@ -112,6 +114,81 @@ func TestBadIndexIsFound(t *testing.T) {
 	must(t, err)
 	if err := db.Verify(); !object.IsKind(err, object.KindCorrupt) {
 		t.Fatalf("Verify: %v", err)
+	}
+}
+
+// TestDescendOverBadBlocks: a step back over a bad block is an error, too; Badger
+// repeats the block before it and forgets.
+func TestDescendOverBadBlocks(t *testing.T) {
+	const keys = 5_000
+	dir := t.TempDir()
+	db := open(t, small(dir))
+	defer db.Close()
+	must(t, fill(db, keys))
+	waitFlushed(t, db)
+	bend(t, dir, 20<<10)
+	for i := 1; i <= keys; i++ {
+		v := db.Partition(partitionOf(i)).View()
+		end, n := fmt.Sprintf("k%08d", i), 0
+		last, wrong := end, ""
+		err := v.Descend([]byte("k"), []byte(end), func(k, _ []byte) (bool, error) {
+			if string(k) >= last && wrong == "" {
+				wrong = fmt.Sprintf("%s after %s", k, last)
+			}
+			last = string(k)
+			n++
+			return n < 40, nil
+		})
+		must(t, v.Close())
+		if err == nil && wrong != "" {
+			t.Fatalf("descending from %s: %s, and no error", end, wrong)
+		}
+	}
+}
+
+// TestVerifyBesideCompactions finds no damage where there is none: Badger cuts a
+// table to nothing before it removes it.
+func TestVerifyBesideCompactions(t *testing.T) {
+	db := open(t, small(t.TempDir()))
+	defer db.Close()
+	done := make(chan error, 1)
+	go func() {
+		for n := range 12 {
+			if err := overwrite(db, n); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	for {
+		must(t, db.verifyIndexes())
+		select {
+		case err := <-done:
+			must(t, err)
+			return
+		default:
+		}
+	}
+}
+
+// TestFailedCompactionIsBooked: one that fails after its outcome was installed, at
+// the removal of a file, has lost nothing; one that fails before has read nothing.
+func TestFailedCompactionIsBooked(t *testing.T) {
+	tables := []badger.TableInfo{{ID: 1, KeyCount: 10}, {ID: 2, KeyCount: 5}}
+	var c compactions
+	c.attach(func() []badger.TableInfo { return tables })
+	c.line(lineKeys, []any{0, uint64(9), uint64(1), time.Second})
+	c.line(lineFailed, []any{0, "no", "matter"})
+	c.line(lineKeys, []any{0, uint64(9), uint64(1), time.Second})
+	tables = []badger.TableInfo{{ID: 2, KeyCount: 5}, {ID: 3, KeyCount: 9}}
+	if lost := c.line(lineFailed, []any{0, "no", "matter"}); lost != 0 || c.balanced != 1 {
+		t.Errorf("a failure after the install: %d keys lost, %d balances", lost, c.balanced)
+	}
+	c.line(lineKeys, []any{1, uint64(4), uint64(0), time.Second})
+	tables = []badger.TableInfo{{ID: 3, KeyCount: 9}, {ID: 4, KeyCount: 4}}
+	if lost := c.line(lineDone, []any{1, 0}); lost != 1 {
+		t.Errorf("a key was lost, the books say %d", lost)
 	}
 }
 

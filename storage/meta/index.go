@@ -2,11 +2,11 @@ package meta
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
+	"slices"
 
+	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/pb"
 	"github.com/dgraph-io/badger/v4/table"
 	"github.com/dgraph-io/badger/v4/y"
@@ -22,14 +22,15 @@ func (db *DB) verifyIndexes() error {
 	for _, t := range db.badger.Tables() {
 		name := table.NewFilename(t.ID, db.dir.data())
 		err := verifyIndex(name)
-		if errors.Is(err, fs.ErrNotExist) { // compacted meanwhile
-			continue
-		}
-		if err != nil {
+		if err != nil && db.hasTable(t.ID) { // else compacted meanwhile: cut to nothing, then removed
 			return corrupt(fmt.Errorf("index of %s: %w", name, err))
 		}
 	}
 	return nil
+}
+
+func (db *DB) hasTable(id uint64) bool {
+	return slices.ContainsFunc(db.badger.Tables(), func(t badger.TableInfo) bool { return t.ID == id })
 }
 
 // verifyIndex reads a table's end, which is: index, its length, its checksum (a

@@ -55,8 +55,10 @@ func (r ranger) get(key []byte) (value []byte, found bool, err error) {
 
 // walker is an iterator that has to be closed with what went wrong.
 type walker struct {
-	it     *badger.Iterator
-	broken error
+	it      *badger.Iterator
+	reverse bool
+	last    []byte // the key before this one
+	broken  error
 }
 
 func (w *walker) seek(key []byte) {
@@ -64,9 +66,22 @@ func (w *walker) seek(key []byte) {
 	w.it.Seek(key)
 }
 
+// next steps on. A step back over a bad block repeats the block before it, and
+// Badger forgets the error (v4.9.6): so the order is checked, too.
 func (w *walker) next() {
 	defer w.survive()
+	w.last = append(w.last[:0], w.it.Item().Key()...)
 	w.it.Next()
+	if !w.it.Valid() {
+		return
+	}
+	order := bytes.Compare(w.it.Item().Key(), w.last)
+	if w.reverse {
+		order = -order
+	}
+	if order <= 0 && w.broken == nil {
+		w.broken = fmt.Errorf("key %x follows %x", w.it.Item().Key(), w.last)
+	}
 }
 
 // survive turns a panic into an error: Badger cuts a block up before it checks it.
@@ -93,7 +108,7 @@ func (w *walker) close(err *error) {
 
 // open makes an iterator that stands at the first key of [lo, hi) in its direction.
 func (r ranger) open(lo, hi []byte, reverse bool) *walker {
-	w := &walker{it: r.txn.NewIterator(badger.IteratorOptions{Reverse: reverse, Prefix: commonPrefix(lo, hi)})}
+	w := &walker{reverse: reverse, it: r.txn.NewIterator(badger.IteratorOptions{Reverse: reverse, Prefix: commonPrefix(lo, hi)})}
 	if !reverse {
 		w.seek(lo)
 		return w
@@ -102,6 +117,9 @@ func (r ranger) open(lo, hi []byte, reverse bool) *walker {
 	w.seek(hi)
 	if w.it.Valid() && bytes.Equal(w.it.Item().Key(), hi) {
 		w.next()
+	}
+	if w.it.Valid() && bytes.Compare(w.it.Item().Key(), hi) >= 0 && w.broken == nil {
+		w.broken = fmt.Errorf("key %x is not below %x", w.it.Item().Key(), hi)
 	}
 	return w
 }
