@@ -18,6 +18,8 @@ const (
 	DefaultMaxObjectSize = 5 << 30
 	DefaultCompression   = "snappy"
 	DefaultPartitions    = 64
+	// DefaultMetadataReserve is free space, in bytes; see Config.MetadataReserve.
+	DefaultMetadataReserve = replication.DefaultMetadataReserve
 )
 
 // Limits of the settings.
@@ -37,6 +39,11 @@ type Config struct {
 	ExtraStoragePaths []string
 	// MetadataPath is the directory of names, attributes and the log.
 	MetadataPath string
+	// MetadataReserve is the free space on the disk of MetadataPath below which
+	// nothing new is taken (KindNoSpace); reading and deleting go on. 0 is
+	// DefaultMetadataReserve, negative is none: then a disk that fills up ends
+	// the process.
+	MetadataReserve int64
 	// MaxObjectSize is the largest body of one write. Multipart uploads and
 	// files written in pieces may grow beyond it.
 	MaxObjectSize int64
@@ -67,6 +74,7 @@ func DefaultConfig() *Config {
 		StoragePath:     DefaultStoragePath,
 		MetadataPath:    DefaultMetadataPath,
 		MaxObjectSize:   DefaultMaxObjectSize,
+		MetadataReserve: DefaultMetadataReserve,
 		CompressionType: DefaultCompression,
 		Partitions:      DefaultPartitions,
 	}
@@ -159,14 +167,15 @@ func (c *Config) node() replication.Config {
 		logger = slog.New(slog.DiscardHandler)
 	}
 	return replication.Config{
-		NodeID:        id,
-		MetadataPath:  c.MetadataPath,
-		StoragePaths:  append([]string{c.StoragePath}, c.ExtraStoragePaths...),
-		Partitions:    c.Partitions,
-		ChunkSize:     c.ChunkSize,
-		MaxObjectSize: c.MaxObjectSize,
-		Compression:   c.CompressionType,
-		BufferMemory:  max(replication.DefaultBufferMemory, 2*c.ChunkSize),
-		Logger:        logger,
+		NodeID:          id,
+		MetadataPath:    c.MetadataPath,
+		StoragePaths:    append([]string{c.StoragePath}, c.ExtraStoragePaths...),
+		MetadataReserve: c.MetadataReserve,
+		Partitions:      c.Partitions,
+		ChunkSize:       c.ChunkSize,
+		MaxObjectSize:   c.MaxObjectSize,
+		Compression:     c.CompressionType,
+		BufferMemory:    max(replication.DefaultBufferMemory, 2*c.ChunkSize),
+		Logger:          logger,
 	}
 }

@@ -12,7 +12,7 @@ func TestDefaultConfig(t *testing.T) {
 	if err := c.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	if c.ChunkSize != 4<<20 || c.MaxObjectSize != 5<<30 || c.StoragePath != "./chunks" || c.MetadataPath != "./metadata" || c.CompressionType != "snappy" {
+	if c.ChunkSize != 4<<20 || c.MaxObjectSize != 5<<30 || c.StoragePath != "./chunks" || c.MetadataPath != "./metadata" || c.CompressionType != "snappy" || c.MetadataReserve != 512<<20 {
 		t.Errorf("the defaults are %+v", c)
 	}
 }

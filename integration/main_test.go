@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -116,6 +117,20 @@ func tryCLI(t testing.TB, n *harness.Node, args ...string) (string, error) {
 	cmd.Env = append(os.Environ(), "BUCKETDB_ENDPOINT="+n.URL())
 	out, err := cmd.CombinedOutput()
 	return string(out), err
+}
+
+// exitCode is tryCLI for a command whose exit code is looked at.
+func exitCode(t testing.TB, n *harness.Node, args ...string) (int, string) {
+	t.Helper()
+	out, err := tryCLI(t, n, args...)
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	if exit != nil {
+		return exit.ExitCode(), out
+	}
+	return 0, out
 }
 
 // sh runs a shell script that must succeed, in dir, and returns its output.

@@ -18,6 +18,8 @@ type Token struct {
 	Seq     uint64          // counts from 1; one number, one mutation
 	Ack     uint64          // results up to here are no longer needed
 	Retry   bool            // this token may have been sent before
+
+	fence object.UploadID // of this attempt, once the earlier ones are refused
 }
 
 type tokenKey struct{}

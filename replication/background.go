@@ -2,7 +2,6 @@ package replication
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
@@ -16,6 +15,7 @@ import (
 const (
 	spaceEvery   = time.Second
 	sweepEvery   = 10 * time.Second
+	tidyEvery    = time.Minute
 	compactEvery = time.Minute
 	auditEvery   = time.Hour
 	reclaimBatch = 128
@@ -27,6 +27,8 @@ func (n *Node) background() {
 		n.goWork(func() { n.reclaimer(p) })
 	}
 	n.goWork(n.sweeper)
+	n.goWork(n.janitor)
+	n.goWork(n.compactor)
 	n.goWork(n.spaceWatcher)
 	n.goWork(n.auditor)
 	n.goWork(n.watchLog)
@@ -52,45 +54,52 @@ func (n *Node) watchLog() {
 	}
 }
 
-// sweeper settles what a crash left, at once after a start and now and then,
-// and keeps the log short.
+// sweeper settles what a crash left, at once after a start and now and then.
 func (n *Node) sweeper() {
 	n.logged("transactions", n.sweep(time.Now()))
 	n.logged("staged contents", n.dropStaged(n.incarnation))
-	n.logged("multipart uploads", n.endUploads())
-	sweep, compact := time.NewTicker(sweepEvery), time.NewTicker(compactEvery)
-	defer sweep.Stop()
-	defer compact.Stop()
-	for {
-		select {
-		case <-n.ctx.Done():
-			return
-		case <-sweep.C:
-			n.logged("transactions", n.sweep(time.Now().Add(-sweepEvery)))
-		case <-compact.C:
-			n.logged("sessions", n.endIdleSessions())
-			n.logged("multipart uploads", n.endUploads())
-			for _, p := range n.parts {
-				p.leases.expire(time.Now())
-				n.logged("log compaction", p.group.Compact())
-			}
-		}
-	}
+	n.every(sweepEvery, func() {
+		n.logged("transactions", n.sweep(time.Now().Add(-sweepEvery)))
+		n.logged("staged contents in doubt", n.dropLeftovers(time.Now().Add(-sweepEvery)))
+	})
 }
 
-// spaceWatcher has a goroutine of its own: nothing slow may come before it.
-func (n *Node) spaceWatcher() {
-	tick := time.NewTicker(spaceEvery)
+// janitor ends what nobody will end any more, however much of it there is, and
+// keeps the logs short; apart from the sweeper, which others may wait for.
+func (n *Node) janitor() {
+	n.logged("multipart uploads", n.endUploads())
+	n.every(tidyEvery, func() {
+		n.logged("sessions", n.endIdleSessions(time.Now().Add(-sessionIdle)))
+		n.logged("multipart uploads", n.endUploads())
+	})
+}
+
+// compactor lets go of what is over in memory and in the logs.
+func (n *Node) compactor() {
+	n.every(compactEvery, func() {
+		for _, p := range n.parts {
+			p.leases.expire(time.Now())
+			n.logged("log compaction", p.group.Compact())
+		}
+	})
+}
+
+// every runs fn now and then until the node closes.
+func (n *Node) every(d time.Duration, fn func()) {
+	tick := time.NewTicker(d)
 	defer tick.Stop()
 	for {
 		select {
 		case <-n.ctx.Done():
 			return
 		case <-tick.C:
-			n.checkSpace()
+			fn()
 		}
 	}
 }
+
+// spaceWatcher has a goroutine of its own: nothing slow may come before it.
+func (n *Node) spaceWatcher() { n.every(spaceEvery, n.checkSpace) }
 
 // checkSpace notes whether the metadata's disk is down to its reserve.
 func (n *Node) checkSpace() {
@@ -103,115 +112,6 @@ func (n *Node) checkSpace() {
 	if was := n.full.Swap(full); was != full {
 		n.log.Warn("the metadata's disk reached its reserve, or left it", "full", full, "free", u.FreeBytes, "path", n.cfg.MetadataPath)
 	}
-}
-
-// sweep settles transactions that began before a time and that this node does
-// not drive.
-func (n *Node) sweep(before time.Time) error {
-	var errs []error
-	for _, p := range n.parts {
-		var open []namespace.TxRef
-		v := p.machine.View()
-		open, err := v.Open(1000)
-		v.Close()
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		for _, ref := range open {
-			if n.live.get(ref.ID) != nil {
-				continue
-			}
-			ctx, cancel := n.detached()
-			errs = append(errs, n.sweepOne(ctx, ref, p.id, before))
-			cancel()
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (n *Node) sweepOne(ctx context.Context, ref namespace.TxRef, at object.PartitionID, before time.Time) error {
-	var rec *namespace.Transaction
-	err := n.inView(ctx, at, func(v *namespace.View) (err error) {
-		rec, err = v.Tx(ref.ID)
-		return err
-	})
-	if err != nil || rec == nil || rec.Began > before.UnixNano() {
-		return err
-	}
-	return n.settle(ctx, ref, at)
-}
-
-// dropStaged gives up what others than owner staged: earlier incarnations of this process.
-func (n *Node) dropStaged(owner object.UploadID) error {
-	var errs []error
-	for _, p := range n.parts[1:] {
-		for {
-			var list []object.ContentID
-			v := p.machine.View()
-			list, err := v.StagedBefore(owner, 100)
-			v.Close()
-			errs = append(errs, err)
-			if err != nil || len(list) == 0 {
-				break
-			}
-			for _, c := range list {
-				if _, err := n.propose(n.ctx, p.id, &namespace.Command{Unstage: &namespace.Unstage{Content: c}}); err != nil {
-					return errors.Join(append(errs, err)...)
-				}
-			}
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// endUploads gives up multipart uploads that ended half way, or whose bucket is gone.
-func (n *Node) endUploads() error {
-	for _, p := range n.parts[1:] {
-		ended, buckets := []object.UploadID(nil), map[object.UploadID]object.InodeID{}
-		v := p.machine.View()
-		err := v.Uploads(func(id object.UploadID, r namespace.UploadRec) bool {
-			if r.Ended {
-				ended = append(ended, id)
-			} else {
-				buckets[id] = r.Bucket
-			}
-			return len(ended)+len(buckets) < 10000
-		})
-		v.Close()
-		if err != nil {
-			return err
-		}
-		for id, root := range buckets {
-			if _, err := n.GetAttr(n.ctx, root); object.IsKind(err, object.KindStale) {
-				ended = append(ended, id)
-			}
-		}
-		for _, id := range ended {
-			if err := n.endUpload(p.id, id); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (n *Node) endIdleSessions() error {
-	since := time.Now().Add(-sessionIdle).UnixNano()
-	for _, p := range n.parts {
-		v := p.machine.View()
-		list, err := v.IdleSessions(since, 100)
-		v.Close()
-		if err != nil {
-			return err
-		}
-		for _, s := range list {
-			if _, err := n.propose(n.ctx, p.id, &namespace.Command{EndSession: &namespace.EndSession{Session: s}}); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // reclaimer works on a partition's garbage whenever there may be some.

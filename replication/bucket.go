@@ -28,7 +28,7 @@ func (n *Node) mkBucket(ctx context.Context, name, owner string, node NewNode) (
 		return nil, err
 	}
 	var ino *object.Inode
-	r, err := n.once(ctx, func() (r *namespace.Result, err error) {
+	r, err := n.once(ctx, func(ctx context.Context) (r *namespace.Result, err error) {
 		rec := newInode(object.TypeDirectory, node)
 		rec.Parent = object.RootInode
 		rec.Meta = map[string]string{metaOwner: owner}

@@ -81,7 +81,7 @@ func (n *Node) GetAttr(ctx context.Context, ino object.InodeID) (i *object.Inode
 
 // SetAttr changes attributes, and the size, in one step.
 func (n *Node) SetAttr(ctx context.Context, ino object.InodeID, a SetAttr) (*object.Inode, error) {
-	r, err := n.once(ctx, func() (*namespace.Result, error) {
+	r, err := n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
 		return n.do(ctx, ino.Partition(), &namespace.Command{Token: token(ctx), SetAttr: setAttr(ino, a)})
 	})
 	if err != nil {
@@ -232,7 +232,7 @@ func (n *Node) put(ctx context.Context, dir object.InodeID, name string, node ob
 	if dir == object.RootInode {
 		return nil, object.Errorf(object.KindPermission, "only buckets (directories) can be made at the top")
 	}
-	return n.once(ctx, func() (*namespace.Result, error) {
+	return n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
 		return n.do(ctx, dir.Partition(), &namespace.Command{Token: token(ctx),
 			Put: &namespace.Put{Dir: dir, Name: name, Node: node, Body: body, Exclusive: true, Mount: true}})
 	})
@@ -247,7 +247,7 @@ func (n *Node) mkdir(ctx context.Context, dir object.InodeID, name string, node 
 		return ino, err
 	}
 	var ino *object.Inode
-	r, err := n.once(ctx, func() (_ *namespace.Result, err error) {
+	r, err := n.once(ctx, func(ctx context.Context) (_ *namespace.Result, err error) {
 		rec := newInode(object.TypeDirectory, node)
 		rec.Parent = dir
 		ino, err = n.makeDirNode(ctx, dir, name, rec, n.spread(), 0, true)
@@ -335,7 +335,7 @@ func (n *Node) Link(ctx context.Context, ino, dir object.InodeID, name string) (
 	if dir == object.RootInode {
 		return nil, object.Errorf(object.KindPermission, "only buckets (directories) can be made at the top")
 	}
-	r, err := n.once(ctx, func() (*namespace.Result, error) { return n.link(ctx, ino, dir, name, 0, true) })
+	r, err := n.once(ctx, func(ctx context.Context) (*namespace.Result, error) { return n.link(ctx, ino, dir, name, 0, true) })
 	if err != nil {
 		return nil, err
 	}
@@ -369,7 +369,7 @@ func (n *Node) link(ctx context.Context, ino, dir object.InodeID, name string, e
 
 // Unlink removes a name that does not lead to a directory.
 func (n *Node) Unlink(ctx context.Context, dir object.InodeID, name string) error {
-	_, err := n.once(ctx, func() (*namespace.Result, error) {
+	_, err := n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
 		return n.do(ctx, dir.Partition(), &namespace.Command{Token: token(ctx), Unlink: &namespace.Unlink{Dir: dir, Name: name, Mount: true}})
 	})
 	return err
@@ -377,7 +377,7 @@ func (n *Node) Unlink(ctx context.Context, dir object.InodeID, name string) erro
 
 // Rmdir removes an empty directory.
 func (n *Node) Rmdir(ctx context.Context, dir object.InodeID, name string) error {
-	_, err := n.once(ctx, func() (*namespace.Result, error) {
+	_, err := n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
 		file, sub, err := n.entry(ctx, dir, name)
 		switch {
 		case err != nil:
@@ -417,7 +417,7 @@ func (n *Node) xattr(ctx context.Context, c *namespace.SetXattr) error {
 	if c.Name == "" || len(c.Name) > object.MaxName {
 		return object.Errorf(object.KindInvalid, "an attribute's name has 1 to %d bytes", object.MaxName)
 	}
-	_, err := n.once(ctx, func() (*namespace.Result, error) {
+	_, err := n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
 		return n.do(ctx, c.Inode.Partition(), &namespace.Command{Token: token(ctx), SetXattr: c})
 	})
 	return err

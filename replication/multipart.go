@@ -47,7 +47,7 @@ func (n *Node) createUpload(ctx context.Context, bucket, key string, o PutOption
 	}
 	p, err := n.locate(ctx, bucket, key)
 	if err != nil {
-		return Upload{}, err
+		return uploadOf(n.orKept(ctx, err))
 	}
 	if p.isDir {
 		return Upload{}, object.Errorf(object.KindInvalid, "a key that ends in \"/\" is a directory and takes no body")
@@ -59,10 +59,21 @@ func (n *Node) createUpload(ctx context.Context, bucket, key string, o PutOption
 	id := newUploadID()
 	node := objectNode(o, &received{})
 	rec := namespace.UploadRec{Bucket: p.bucket, Name: bucket, Key: key, Started: time.Now().UnixNano(), Node: node, Inherit: o.Mode == 0}
-	_, err = n.once(ctx, func() (*namespace.Result, error) {
-		return n.do(ctx, part, &namespace.Command{NewUpload: &namespace.NewUpload{ID: id, Rec: rec}})
-	})
-	return Upload{ID: uploadName(part, id), Bucket: bucket, Key: key, Started: time.Unix(0, rec.Started)}, err
+	return uploadOf(n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
+		return n.do(ctx, part, &namespace.Command{Token: token(ctx), NewUpload: &namespace.NewUpload{ID: id, Part: part, Rec: rec}})
+	}))
+}
+
+// uploadOf is the upload that an entry began, maybe that of an earlier attempt.
+func uploadOf(r *namespace.Result, err error) (Upload, error) {
+	if err != nil {
+		return Upload{}, err
+	}
+	if r.Upload == nil {
+		return Upload{}, object.Errorf(object.KindConflict, "the token was used for another change")
+	}
+	u := r.Upload
+	return Upload{ID: uploadName(u.Part, u.ID), Bucket: u.Rec.Name, Key: u.Rec.Key, Started: time.Unix(0, u.Rec.Started)}, nil
 }
 
 // upload finds an upload and checks that it is the one for this key.
@@ -92,7 +103,7 @@ func (n *Node) putPart(ctx context.Context, bucket, key, upload string, number i
 	}
 	part, id, _, err := n.upload(ctx, bucket, key, upload)
 	if err != nil {
-		return Part{}, err
+		return partOf(n.orKept(ctx, err))
 	}
 	rc, err := n.receive(ctx, part, body, size, n.cfg.MaxObjectSize)
 	if err != nil {
@@ -104,11 +115,22 @@ func (n *Node) putPart(ctx context.Context, bucket, key, upload string, number i
 		rc.body.Inline = nil
 	}
 	rec := namespace.PartRec{Number: number, Size: rc.body.Size, ETag: hex.EncodeToString(rc.sha256[:16]), SHA256: rc.sha256, Mtime: time.Now().UnixNano()}
-	r, err := n.once(ctx, func() (*namespace.Result, error) {
+	r, err := n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
 		return n.do(ctx, part, &namespace.Command{Token: token(ctx), PutPart: &namespace.PutPart{Upload: id, Part: rec, Body: rc.body}})
 	})
 	n.settleUpload(rc, r, err)
-	return asPart(rec), err
+	return partOf(r, err)
+}
+
+// partOf is the part that an entry put, maybe that of an earlier attempt.
+func partOf(r *namespace.Result, err error) (Part, error) {
+	if err != nil {
+		return Part{}, err
+	}
+	if r.Part == nil {
+		return Part{}, object.Errorf(object.KindConflict, "the token was used for another change")
+	}
+	return asPart(*r.Part), nil
 }
 
 func asPart(r namespace.PartRec) Part {
@@ -152,7 +174,7 @@ func (n *Node) Uploads(ctx context.Context, bucket, prefix, after string, limit 
 	var list []Upload
 	for _, p := range n.parts[1:] {
 		err := n.inView(ctx, p.id, func(v *namespace.View) error {
-			return v.Uploads(func(id object.UploadID, r namespace.UploadRec) bool {
+			return v.Uploads(object.UploadID{}, func(id object.UploadID, r namespace.UploadRec) bool {
 				if !r.Ended && r.Bucket == b.Root && strings.HasPrefix(r.Key, prefix) && r.Key > after {
 					list = append(list, Upload{ID: uploadName(p.id, id), Bucket: bucket, Key: r.Key, Started: time.Unix(0, r.Started)})
 				}
@@ -194,14 +216,11 @@ func (n *Node) completeUpload(ctx context.Context, bucket, key, upload string, p
 		if err == nil {
 			err = r.Err()
 		}
-		if err != nil {
-			return nil, err
-		}
-		return r.Inode, nil
+		return inodeOf(r, err)
 	}
 	part, id, rec, err := n.upload(ctx, bucket, key, upload)
 	if err != nil {
-		return nil, err
+		return inodeOf(n.orKept(ctx, err))
 	}
 	sources, err := n.chosenParts(ctx, part, id, parts)
 	if err != nil {
@@ -210,7 +229,7 @@ func (n *Node) completeUpload(ctx context.Context, bucket, key, upload string, p
 	node := rec.Node
 	now := time.Now().UnixNano()
 	node.Atime, node.Mtime, node.Ctime, node.Btime = now, now, now, now
-	r, err := n.once(ctx, func() (*namespace.Result, error) {
+	r, err := n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
 		p, err := n.locate(ctx, bucket, key)
 		if err != nil {
 			return nil, err
@@ -322,19 +341,27 @@ func (n *Node) shareParts(ctx context.Context, from object.PartitionID, id objec
 func (n *Node) endUpload(part object.PartitionID, id object.UploadID) error {
 	ctx, cancel := n.detached()
 	defer cancel()
+	_, err := n.endUploadFor(ctx, part, id)
+	return err
+}
+
+func (n *Node) endUploadFor(ctx context.Context, part object.PartitionID, id object.UploadID) (*namespace.Result, error) {
 	for {
-		r, err := n.do(ctx, part, &namespace.Command{EndUpload: &namespace.EndUpload{Upload: id}})
-		if err != nil || r.Done {
-			return err
+		r, err := n.do(ctx, part, &namespace.Command{Token: token(ctx), EndUpload: &namespace.EndUpload{Upload: id}})
+		if err != nil || !r.Partial {
+			return r, err
 		}
 	}
 }
 
 // AbortUpload forgets an upload and its parts.
 func (n *Node) AbortUpload(ctx context.Context, bucket, key, upload string) error {
-	part, id, _, err := n.upload(ctx, bucket, key, upload)
-	if err == nil {
-		err = n.endUpload(part, id)
-	}
+	_, err := n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
+		part, id, _, err := n.upload(ctx, bucket, key, upload)
+		if err != nil {
+			return nil, err
+		}
+		return n.endUploadFor(ctx, part, id)
+	})
 	return object.WithOp(err, "abort upload", bucket, key)
 }

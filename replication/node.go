@@ -51,6 +51,9 @@ type Config struct {
 	MetadataReserve int64
 	FS              vfs.FS // default vfs.OS()
 	Logger          *slog.Logger
+
+	// walSegment is the length of a log segment; in tests, to have many.
+	walSegment int64
 }
 
 func (c *Config) complete() error {
@@ -109,8 +112,10 @@ type Node struct {
 
 	locks []io.Closer // of the storage paths
 
-	live    liveTxs
-	scatter scatter
+	live      liveTxs
+	scatter   scatter
+	leftovers leftovers
+	patience  atomic.Int64 // proposeTimeout, but for tests
 	// compacting holds a token for each file that is being compacted.
 	compacting chan struct{}
 	active     activeUploads
@@ -145,6 +150,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n := &Node{cfg: cfg, log: cfg.Logger, started: time.Now(), incarnation: newUploadID()}
+	n.patience.Store(int64(proposeTimeout))
 	n.rename, n.compacting = make(chan struct{}, 1), make(chan struct{}, compactors)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	defer func() {
@@ -178,7 +184,7 @@ func (n *Node) openStores() (err error) {
 	if err := n.checkLayout(); err != nil {
 		return err
 	}
-	if n.wal, err = wal.Open(wal.Options{FS: n.cfg.FS, Dir: filepath.Join(n.cfg.MetadataPath, "wal"), Logger: n.log}); err != nil {
+	if n.wal, err = wal.Open(wal.Options{FS: n.cfg.FS, Dir: filepath.Join(n.cfg.MetadataPath, "wal"), SegmentBytes: n.cfg.walSegment, Logger: n.log}); err != nil {
 		return err
 	}
 	n.chunks, err = chunk.Open(chunk.Options{FS: n.cfg.FS, Dirs: n.cfg.StoragePaths, Compression: compression, Logger: n.log})
@@ -202,7 +208,7 @@ func (n *Node) openPartitions(ctx context.Context) error {
 					p.touch()
 				}
 			}})
-		g, err := group.Open(group.Config{ID: id, Node: n.cfg.NodeID, Log: n.wal.Group(id), Machine: p.machine, Bootstrap: true, Logger: n.log})
+		g, err := n.openGroup(ctx, group.Config{ID: id, Node: n.cfg.NodeID, Log: n.wal.Group(id), Machine: p.machine, Bootstrap: true, Logger: n.log})
 		if err != nil {
 			return err
 		}
@@ -215,6 +221,42 @@ func (n *Node) openPartitions(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// openGroup opens a group, and gives up when the log fails meanwhile: raft
+// knows no way back from a term that it cannot store (its caller waits for
+// good) and panics where it cannot read its log.
+func (n *Node) openGroup(ctx context.Context, cfg group.Config) (*group.Group, error) {
+	type opened struct {
+		g   *group.Group
+		err error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		var o opened
+		defer func() {
+			if p := recover(); p != nil {
+				o.err = object.Errorf(object.KindUnavailable, "partition %d cannot read its log (%v): check the disk, then restart", cfg.ID, p)
+			}
+			done <- o
+		}()
+		o.g, o.err = group.Open(cfg)
+	}()
+	var err error
+	select {
+	case o := <-done:
+		return o.g, o.err
+	case <-ctx.Done():
+		err = object.Errorf(object.KindTimeout, "partition %d did not start: %w", cfg.ID, ctx.Err())
+	case <-n.wal.Failed():
+		err = object.Errorf(object.KindUnavailable, "partition %d did not start, the log failed: check the disk, then restart: %w", cfg.ID, n.wal.Err())
+	}
+	go func() {
+		if o := <-done; o.g != nil { // too late
+			_ = o.g.Close()
+		}
+	}()
+	return nil, err
 }
 
 func (p *partition) touch() {

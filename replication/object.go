@@ -27,7 +27,7 @@ func (n *Node) putObject(ctx context.Context, bucket, key string, body io.Reader
 	}
 	p, err := n.locate(ctx, bucket, key)
 	if err != nil {
-		return nil, err
+		return inodeOf(n.orKept(ctx, err))
 	}
 	// The chunks belong to the partition that the object's directory lives in,
 	// or will live in.
@@ -50,6 +50,13 @@ func (n *Node) putObject(ctx context.Context, bucket, key string, body io.Reader
 	return ino, err
 }
 
+func inodeOf(r *namespace.Result, err error) (*object.Inode, error) {
+	if err != nil {
+		return nil, err
+	}
+	return r.Inode, nil
+}
+
 // objectNode is the record of an object to be put.
 func objectNode(o PutOptions, rc *received) object.Inode {
 	mode := o.Mode
@@ -67,7 +74,7 @@ func objectNode(o PutOptions, rc *received) object.Inode {
 // commitObject gives a received body its name. Whatever happens, the body is
 // settled afterwards.
 func (n *Node) commitObject(ctx context.Context, bucket, key string, rc *received, node object.Inode, c namespace.Cond, inherit bool) (*object.Inode, error) {
-	r, err := n.once(ctx, func() (*namespace.Result, error) {
+	r, err := n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
 		p, err := n.locate(ctx, bucket, key)
 		if err != nil {
 			return nil, err
@@ -125,7 +132,10 @@ func (n *Node) adopt(ctx context.Context, rc *received, part object.PartitionID)
 		decide:  func([]*namespace.Result) *namespace.Decide { return &namespace.Decide{Stage: st} },
 	})
 	if err != nil {
-		rc.uncertain = rc.uncertain || uncertain(err)
+		if uncertain(err) {
+			rc.uncertain = true
+			n.leftovers.add(part, rc.body.Content)
+		}
 		return err
 	}
 	rc.body.Extents, rc.body.Staged, rc.owner = nil, true, part
@@ -136,7 +146,10 @@ func (n *Node) adopt(ctx context.Context, rc *received, part object.PartitionID)
 // swap did not happen.
 func (n *Node) swapStaged(ctx context.Context, p *place, put *namespace.Put) (*namespace.Result, error) {
 	r, err := n.swap(ctx, p, put)
-	if err != nil && !uncertain(err) || err == nil && r.Recalled {
+	switch {
+	case err != nil && uncertain(err):
+		n.leftovers.add(p.dir.Partition(), put.Body.Content)
+	case err != nil || r.Recalled:
 		n.unstage(p.dir.Partition(), put.Body)
 	}
 	return r, err
@@ -145,7 +158,7 @@ func (n *Node) swapStaged(ctx context.Context, p *place, put *namespace.Put) (*n
 // putMarker makes a directory explicit, and makes it first if it is missing.
 func (n *Node) putMarker(ctx context.Context, bucket, key string, o PutOptions) (*object.Inode, error) {
 	c := cond(o.Cond)
-	r, err := n.once(ctx, func() (*namespace.Result, error) {
+	r, err := n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
 		p, err := n.locate(ctx, bucket, key)
 		if err != nil {
 			return nil, err
@@ -176,95 +189,6 @@ func (n *Node) putMarker(ctx context.Context, bucket, key string, o PutOptions) 
 	return r.Inode, nil
 }
 
-// object finds the inode that a key names: a file, or under "dir/" an explicit
-// directory.
-func (n *Node) find(ctx context.Context, bucket, key string) (p place, ino object.InodeID, err error) {
-	if err := checkKey(key); err != nil {
-		return p, 0, err
-	}
-	err = n.retry(ctx, func() error {
-		if p, err = n.locate(ctx, bucket, key); err != nil {
-			return err
-		}
-		ino, err = n.named(ctx, &p)
-		if p.dir == p.bucket && p.found() {
-			return err // no directory on the way that could have moved
-		}
-		now, eerr := n.epoch(ctx)
-		switch {
-		case eerr != nil:
-			return eerr
-		case now != p.epoch:
-			return again{object.Errorf(object.KindConflict, "a directory was renamed meanwhile")}
-		}
-		return err
-	})
-	return p, ino, err
-}
-
-// named is the inode of a place's own name.
-func (n *Node) named(ctx context.Context, p *place) (object.InodeID, error) {
-	if !p.found() {
-		return 0, errNoObject()
-	}
-	e, err := n.oneEntry(ctx, p.dir, p.name, p.isDir)
-	if object.IsKind(err, object.KindStale) || err == nil && e == nil {
-		return 0, errNoObject()
-	}
-	if err != nil {
-		return 0, err
-	}
-	return e.Inode, nil
-}
-
-func errNoObject() error { return object.Errorf(object.KindNotFound, "no such object") }
-
-// OpenObject pins the object's current version for reading.
-func (n *Node) OpenObject(ctx context.Context, bucket, key string) (*Reader, error) {
-	var r *Reader
-	err := n.retry(ctx, func() error {
-		_, ino, err := n.find(ctx, bucket, key)
-		if err != nil {
-			return err
-		}
-		if r, err = n.OpenInode(ctx, ino); object.IsKind(err, object.KindStale) {
-			return again{err} // replaced between the two looks
-		}
-		if err == nil && r.inode.Nlink == 0 {
-			r.Close()
-			return again{errNoObject()} // replaced: what it was may be going already
-		}
-		if err == nil && r.inode.Implicit {
-			r.Close()
-			return errNoObject()
-		}
-		return err
-	})
-	return r, object.WithOp(err, "get", bucket, key)
-}
-
-// Stat describes an object. Explicit directories answer under "dir/".
-func (n *Node) Stat(ctx context.Context, bucket, key string) (Object, error) {
-	var rec *object.Inode
-	err := n.retry(ctx, func() error {
-		_, ino, err := n.find(ctx, bucket, key)
-		if err != nil {
-			return err
-		}
-		if rec, err = n.GetAttr(ctx, ino); object.IsKind(err, object.KindStale) {
-			return again{err}
-		}
-		if err == nil && rec.Implicit {
-			return errNoObject()
-		}
-		return err
-	})
-	if err != nil {
-		return Object{}, object.WithOp(err, "stat", bucket, key)
-	}
-	return Object{Bucket: bucket, Key: key, Inode: rec}, nil
-}
-
 // Delete removes the name; KindNotFound when there is none. Under "dir/" an
 // explicit directory: it goes when it is empty, and becomes implicit otherwise
 // (its marker goes, as in S3).
@@ -272,7 +196,7 @@ func (n *Node) Delete(ctx context.Context, bucket, key string, c Conditions) err
 	if err := checkKey(key); err != nil {
 		return object.WithOp(err, "delete", bucket, key)
 	}
-	_, err := n.once(ctx, func() (*namespace.Result, error) {
+	_, err := n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
 		p, err := n.locate(ctx, bucket, key)
 		if err != nil {
 			return nil, err
@@ -330,7 +254,7 @@ func (n *Node) LinkObject(ctx context.Context, bucket, key, newBucket, newKey st
 	if err := checkKey(newKey); err != nil {
 		return object.WithOp(err, "link", newBucket, newKey)
 	}
-	_, err := n.once(ctx, func() (*namespace.Result, error) {
+	_, err := n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
 		_, ino, err := n.find(ctx, bucket, key)
 		if err != nil {
 			return nil, err
@@ -371,9 +295,15 @@ func (n *Node) copyObject(ctx context.Context, bucket, key, newBucket, newKey st
 	if err := checkKey(newKey); err != nil {
 		return nil, err
 	}
+	if r, err := n.recalled(ctx); err != nil || r != nil {
+		if err == nil {
+			err = r.Err()
+		}
+		return inodeOf(r, err) // the source may be gone by now
+	}
 	r, err := n.OpenObject(ctx, bucket, key)
 	if err != nil {
-		return nil, err
+		return inodeOf(n.orKept(ctx, err))
 	}
 	defer r.Close()
 	src := r.Inode()
@@ -388,7 +318,7 @@ func (n *Node) copyObject(ctx context.Context, bucket, key, newBucket, newKey st
 	if o.Replace {
 		node.ContentType, node.Meta = o.ContentType, o.Meta
 	}
-	res, err := n.once(ctx, func() (*namespace.Result, error) {
+	res, err := n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
 		p, err := n.locate(ctx, newBucket, newKey)
 		if err != nil {
 			return nil, err
@@ -420,79 +350,4 @@ func (c Conditions) check(i *object.Inode) error {
 		return object.Errorf(object.KindPrecondition, "the source was not modified since")
 	}
 	return nil
-}
-
-// share stages, in a partition, a content that is the readers' contents one
-// after another, and moves no data.
-func (n *Node) share(ctx context.Context, sources []*Reader, part object.PartitionID) (namespace.Body, error) {
-	body := namespace.Body{Content: newContentID()}
-	for _, r := range sources {
-		if err := n.shareOne(ctx, r, part, &body); err != nil {
-			n.unstage(part, body)
-			return body, err
-		}
-	}
-	return body, nil
-}
-
-func (n *Node) shareOne(ctx context.Context, r *Reader, part object.PartitionID, body *namespace.Body) error {
-	base := body.Size
-	if base == 0 && r.inode.Content.IsZero() && r.inode.Size == int64(len(r.inline)) && len(r.inline) > 0 {
-		body.Inline, body.Size = r.inline, r.inode.Size // of a single small source
-		return nil
-	}
-	if len(body.Inline) > 0 {
-		return object.Errorf(object.KindInternal, "a small part stands before another")
-	}
-	for off := int64(0); off < r.inode.Size; {
-		exts, reach, err := r.page(ctx, off, r.inode.Size)
-		if err != nil {
-			return err
-		}
-		if err := n.stageShared(ctx, part, body, base, exts); err != nil {
-			return err
-		}
-		off = reach
-	}
-	body.Size += r.inode.Size
-	return nil
-}
-
-// stageShared stages extents of committed chunks, shifted by base.
-func (n *Node) stageShared(ctx context.Context, part object.PartitionID, body *namespace.Body, base int64, exts []object.Extent) error {
-	if len(exts) == 0 {
-		return nil
-	}
-	for i := range exts {
-		exts[i].Offset += base
-	}
-	st := &namespace.Stage{Owner: n.incarnation, Body: namespace.Body{Content: body.Content, Extents: exts, Staged: body.Staged, Existing: true}}
-	var err error
-	if owners := foreignOwners(exts, part); len(owners) > 0 {
-		_, err = n.transact(withoutToken(ctx), plan{halves: refHalves(exts, owners, false), decider: part, lazy: true,
-			decide: func([]*namespace.Result) *namespace.Decide { return &namespace.Decide{Stage: st} }})
-	} else {
-		_, err = n.do(ctx, part, &namespace.Command{Stage: st})
-	}
-	if err == nil {
-		body.Staged = true
-	}
-	return err
-}
-
-// withoutToken keeps a step that is not the mutation itself from taking its token.
-func withoutToken(ctx context.Context) context.Context {
-	return context.WithValue(ctx, tokenKey{}, Token{})
-}
-
-// unstage gives a staged content up.
-func (n *Node) unstage(part object.PartitionID, body namespace.Body) {
-	if !body.Staged {
-		return
-	}
-	ctx, cancel := n.detached()
-	defer cancel()
-	if _, err := n.propose(ctx, part, &namespace.Command{Unstage: &namespace.Unstage{Content: body.Content}}); err != nil {
-		n.log.Warn("a staged content is left to the next start", "content", body.Content, "err", err)
-	}
 }

@@ -1,256 +1,290 @@
 package replication
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"log/slog"
+	"maps"
 	"math/rand"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/skshohagmiah/bucketdb/storage/object"
 	"github.com/skshohagmiah/bucketdb/storage/vfs"
 )
 
-// powerFS keeps the log and the chunks on a filesystem whose power can be cut.
-// Badger's directory is real: a cut leaves a copy of it, without the memtable
-// logs. here is where the node sees its directories, there what they are called
-// in the filesystem that lost its power.
-type powerFS struct {
-	*vfs.PowerCut
-	real        vfs.FS
-	here, there string
+// powerClients is how many clients work at a time.
+const powerClients = 3
+
+// powerRun is one life of a node on a disk whose power may be cut.
+type powerRun struct {
+	t       *testing.T
+	aim     *aim
+	real    string // the directory that Badger has to itself
+	clients []*powerClient
+	ctx     context.Context // ends when the power is gone
+	nodes   []*Node
 }
 
-func (f powerFS) pick(name string) (vfs.FS, string) {
-	if strings.HasPrefix(name, filepath.Join(f.here, "badger")) {
-		return f.real, name
+func newPowerRun(t *testing.T, seed int64) *powerRun {
+	t.Helper()
+	r := &powerRun{t: t, real: t.TempDir(), aim: &aim{pc: vfs.NewPowerCut()}}
+	var cancel context.CancelFunc
+	r.ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
+	r.aim.lost = cancel
+	if err := r.aim.pc.MkdirAll("test", r.real, 0o755); err != nil {
+		t.Fatal(err)
 	}
-	if below, ok := strings.CutPrefix(name, f.here); ok {
-		name = f.there + below
+	for dir := r.real; dir != "/"; dir = filepath.Dir(dir) { // it was there before
+		if err := r.aim.pc.SyncDir("test", filepath.Dir(dir)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	return f.PowerCut, name
-}
-
-func (f powerFS) OpenFile(op vfs.Op, name string, flag int, perm fs.FileMode) (vfs.File, error) {
-	to, name := f.pick(name)
-	return to.OpenFile(op, name, flag, perm)
-}
-
-func (f powerFS) Rename(op vfs.Op, from, name string) error {
-	_, from = f.pick(from)
-	to, name := f.pick(name)
-	return to.Rename(op, from, name)
-}
-
-func (f powerFS) Remove(op vfs.Op, name string) error {
-	to, name := f.pick(name)
-	return to.Remove(op, name)
-}
-
-func (f powerFS) MkdirAll(op vfs.Op, name string, perm fs.FileMode) error {
-	to, name := f.pick(name)
-	return to.MkdirAll(op, name, perm)
-}
-
-func (f powerFS) SyncDir(op vfs.Op, name string) error {
-	to, name := f.pick(name)
-	return to.SyncDir(op, name)
-}
-
-func (f powerFS) ReadDir(op vfs.Op, name string) ([]fs.DirEntry, error) {
-	to, name := f.pick(name)
-	return to.ReadDir(op, name)
-}
-
-func (f powerFS) Stat(op vfs.Op, name string) (fs.FileInfo, error) {
-	to, name := f.pick(name)
-	return to.Stat(op, name)
-}
-
-func (f powerFS) Lock(op vfs.Op, name string) (io.Closer, error) {
-	to, name := f.pick(name)
-	return to.Lock(op, name)
-}
-
-func (f powerFS) Usage(op vfs.Op, name string) (vfs.Usage, error) {
-	to, name := f.pick(name)
-	return to.Usage(op, name)
-}
-
-func powerConfig(pc *vfs.PowerCut, here, there string) Config {
-	return Config{
-		FS:           powerFS{PowerCut: pc, real: vfs.OS(), here: here, there: there},
-		MetadataPath: here, StoragePaths: []string{filepath.Join(here, "data")},
-		Partitions: 2, ChunkSize: 64 << 10, LeasePeriod: time.Millisecond,
-		Logger: slog.New(slog.DiscardHandler),
+	for i := range powerClients {
+		r.clients = append(r.clients, &powerClient{name: fmt.Sprintf("c%d", i)})
 	}
+	t.Cleanup(func() {
+		cancel()
+		for _, n := range r.nodes {
+			_ = n.Close() // it has no disk any more, or was closed before
+		}
+	})
+	return r
 }
 
-// TestPowerCut runs a small workload and cuts the power at every so many calls
-// that change the disk. Afterwards what was acknowledged is there byte for byte,
-// what was not is there whole or not at all, and the tree is sound.
+// dead reports whether the power went; any other failure is one.
+func (r *powerRun) dead(err error) bool {
+	r.t.Helper()
+	switch {
+	case err == nil:
+		return r.ctx.Err() != nil
+	case r.ctx.Err() == nil && !errors.Is(err, vfs.ErrPowerCut):
+		r.t.Fatalf("with the power on: %v", err)
+	}
+	return true
+}
+
+// work is what happens until the power goes: two starts, each followed by one
+// half of what every client does, and two clean stops. It reports whether the
+// power was on to the end.
+func (r *powerRun) work(rnd *rand.Rand) bool {
+	r.t.Helper()
+	var halves [powerClients][2][]step
+	for i, c := range r.clients {
+		halves[i][0], halves[i][1] = c.steps(rnd)
+	}
+	for half := range 2 {
+		n, err := Open(r.ctx, powerConfig(r.aim, r.real, r.real))
+		if r.dead(err) {
+			return false
+		}
+		r.nodes = append(r.nodes, n)
+		if half == 0 {
+			if _, err := n.CreateBucket(r.ctx, "box", "me"); r.dead(err) {
+				return false
+			}
+		}
+		g, ctx := errgroup.WithContext(r.ctx)
+		for i, c := range r.clients {
+			g.Go(func() error {
+				if half == 0 {
+					if err := c.begin(ctx, n); err != nil {
+						return err
+					}
+				}
+				return c.run(ctx, n, halves[i][half])
+			})
+		}
+		if r.dead(g.Wait()) || r.dead(r.rest(n)) || r.dead(n.Close()) {
+			return false
+		}
+	}
+	return true
+}
+
+// rest waits until released chunks are dropped, and lets go of old segments.
+func (r *powerRun) rest(n *Node) error {
+	for _, p := range n.parts {
+		if err := p.group.Compact(); err != nil {
+			return err
+		}
+	}
+	waitFor(r.t, "the garbage to go", func() bool {
+		for _, p := range n.parts {
+			v := p.machine.View()
+			garbage, err := v.Garbage(0, 0, 1)
+			released, err2 := v.Released(1)
+			v.Close()
+			if err := errors.Join(err, err2); err != nil {
+				r.t.Fatal(err)
+			}
+			if len(garbage)+len(released) > 0 {
+				return r.ctx.Err() != nil
+			}
+		}
+		return true
+	})
+	return r.ctx.Err()
+}
+
+// boot is what the next start finds: another run on what the disk kept.
+func (r *powerRun) boot(rnd *rand.Rand) *powerRun {
+	r.t.Helper()
+	next := newPowerRun(r.t, 0)
+	next.aim.pc, next.clients = r.aim.pc.Crash(rnd), r.clients
+	copyDir(r.t, filepath.Join(r.real, "badger"), filepath.Join(next.real, "badger"))
+	return next
+}
+
+// recover starts a node after the power came back and brings it to rest. It
+// fails when the power goes again.
+func (r *powerRun) recover(there string) (*Node, error) {
+	n, err := Open(r.ctx, powerConfig(r.aim, r.real, there))
+	if err != nil {
+		return nil, err
+	}
+	r.nodes = append(r.nodes, n)
+	return n, n.audit(r.ctx)
+}
+
+// verify starts the node once more and compares.
+func (r *powerRun) verify(there string) {
+	r.t.Helper()
+	n, err := r.recover(there)
+	if err != nil {
+		r.t.Fatalf("after the power came back: %v", err)
+	}
+	if _, err := n.Bucket(r.t.Context(), "box"); object.IsKind(err, object.KindBucketNotFound) {
+		for _, c := range r.clients {
+			if c.acked != nil {
+				r.t.Fatal("the bucket is gone")
+			}
+		}
+		return
+	}
+	for _, c := range r.clients {
+		c.verify(r.t, n)
+	}
+	settleAll(r.t, n)
+	if err := n.audit(r.t.Context()); err != nil {
+		r.t.Fatal(err)
+	}
+	checkAtRest(r.t, n)
+}
+
+// calls are the labels of the calls that a whole run makes, and how often it
+// makes each, in the work and in the recovery from a cut.
+func powerCalls(t *testing.T) (work, recovery map[vfs.Op]int) {
+	t.Helper()
+	count := func(list []vfs.Op) map[vfs.Op]int {
+		m := map[vfs.Op]int{}
+		for _, op := range list {
+			m[op]++
+		}
+		delete(m, "test")
+		return m
+	}
+	rnd := rand.New(rand.NewSource(0))
+	r := newPowerRun(t, 0)
+	if !r.work(rnd) {
+		t.Fatal("nobody cut the power, and yet it went")
+	}
+	work = count(r.aim.pc.Calls())
+	recovery = map[vfs.Op]int{}
+	for i := range 4 {
+		r := newPowerRun(t, int64(i))
+		r.aim.pc.CutAt(100 + 150*i)
+		r.work(rnd)
+		next := r.boot(rnd)
+		if _, err := next.recover(r.real); err != nil {
+			t.Fatal(err)
+		}
+		for op, n := range count(next.aim.pc.Calls()) {
+			recovery[op] = max(recovery[op], n)
+		}
+	}
+	return work, recovery
+}
+
+// TestPowerCut cuts the power while several clients make changes of every kind:
+// in the middle of a call with each label that the node's files are changed
+// under, and at random calls; during recovery too. Afterwards the store holds
+// what was acknowledged, at most what was under way besides, whole, and is sound.
 func TestPowerCut(t *testing.T) {
-	step := 17
-	if os.Getenv("BUCKETDB_FULL") == "1" {
-		step = 1
+	work, recovery := powerCalls(t)
+	all := 0
+	for _, n := range work {
+		all += n
 	}
-	for cut := 1; ; cut += step {
-		if !powerCutOnce(t, cut) {
-			t.Logf("the workload makes fewer than %d calls", cut)
+	t.Logf("%d calls of %d labels: %v; in recovery: %v", all, len(work), work, recovery)
+	for _, op := range slices.Sorted(maps.Keys(work)) {
+		t.Run(string(op), func(t *testing.T) {
+			t.Parallel()
+			powerCutAt(t, op, work[op])
+		})
+	}
+	for _, op := range slices.Sorted(maps.Keys(recovery)) {
+		t.Run("recovery/"+string(op), func(t *testing.T) {
+			t.Parallel()
+			powerCutInRecovery(t, op, recovery[op], all)
+		})
+	}
+	step, first := all/8, 1+rand.Intn(all/8)
+	if os.Getenv("BUCKETDB_FULL") == "1" {
+		step, first = 1, 1
+	}
+	for at := first; at <= all; at += step {
+		t.Run(fmt.Sprintf("call/%d", at), func(t *testing.T) {
+			t.Parallel()
+			rnd := powerSeed(t)
+			r := newPowerRun(t, 0)
+			r.aim.pc.CutAt(at)
+			r.work(rnd)
+			r.boot(rnd).verify(r.real)
+		})
+	}
+}
+
+// powerSeed is chance that a log tells how to have again.
+func powerSeed(t *testing.T) *rand.Rand {
+	seed := rand.Int63()
+	t.Logf("seed %d", seed)
+	return rand.New(rand.NewSource(seed))
+}
+
+// powerCutAt cuts in the middle of one of the calls with a label. Which calls
+// are made depends on who comes first: if that one is not reached, the first is.
+func powerCutAt(t *testing.T, op vfs.Op, count int) {
+	t.Helper()
+	rnd := powerSeed(t)
+	for _, nth := range []int{1 + rnd.Intn(count), 1, 1} {
+		r := newPowerRun(t, 0)
+		r.aim.op, r.aim.nth = op, nth
+		if cut := !r.work(rnd); cut {
+			r.boot(rnd).verify(r.real)
 			return
 		}
 	}
+	t.Fatalf("no call with label %s was made in three runs", op)
 }
 
-// powerCutOnce cuts at the cut-th call after the start; false: there are fewer.
-func powerCutOnce(t *testing.T, cut int) bool {
+// powerCutInRecovery cuts at a random call, and again at a label while the node recovers.
+func powerCutInRecovery(t *testing.T, op vfs.Op, count, calls int) {
 	t.Helper()
-	real := t.TempDir()
-	pc := vfs.NewPowerCut()
-	if err := pc.MkdirAll("test", real, 0o755); err != nil {
-		t.Fatal(err)
+	rnd := powerSeed(t)
+	r := newPowerRun(t, 0)
+	r.aim.pc.CutAt(1 + rnd.Intn(calls))
+	r.work(rnd)
+	again := r.boot(rnd)
+	again.aim.op, again.aim.nth = op, 1+rnd.Intn(count)
+	if _, err := again.recover(r.real); err != nil && !errors.Is(err, vfs.ErrPowerCut) && again.ctx.Err() == nil {
+		t.Fatalf("recovering: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	n, err := Open(ctx, powerConfig(pc, real, real))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := n.CreateBucket(ctx, "box", "me"); err != nil {
-		t.Fatal(err)
-	}
-	work, lost := context.WithCancel(ctx) // nobody waits for a node without power
-	defer lost()
-	before := len(pc.Calls())
-	pc.OnOp(func(call int, _ vfs.Op, _ string) {
-		if call >= before+cut {
-			lost()
-		}
-	})
-	pc.CutAt(cut)
-	acked, tried := powerWorkload(work, n)
-	completed := len(acked) == len(tried)
-
-	// What the disk holds now; the process that lost its power is left to itself.
-	rnd := rand.New(rand.NewSource(int64(cut)))
-	after := pc.Crash(rnd)
-	next := t.TempDir()
-	copyDir(t, filepath.Join(real, "badger"), filepath.Join(next, "badger"))
-	go n.Close()
-
-	m, err := Open(ctx, powerConfig(after, next, real))
-	if err != nil {
-		t.Fatalf("cut at %d: reopening: %v", cut, err)
-	}
-	defer m.Close()
-	for key, body := range acked {
-		if body == nil {
-			if _, err := m.Stat(ctx, "box", key); !object.IsKind(err, object.KindNotFound) {
-				t.Fatalf("cut at %d: %s was deleted, now: %v", cut, key, err)
-			}
-			continue
-		}
-		r, err := m.OpenObject(ctx, "box", key)
-		if err != nil {
-			t.Fatalf("cut at %d: %s was acknowledged, now: %v", cut, key, err)
-		}
-		if got := readAll(t, r); !bytes.Equal(got, body) && !bytes.Equal(got, tried[key]) {
-			t.Fatalf("cut at %d: %s differs", cut, key)
-		}
-		r.Close()
-	}
-	settleAll(t, m)
-	waitFor(t, "the audit", func() bool {
-		if err := m.audit(ctx); err != nil {
-			t.Fatal(err)
-		}
-		r, err := m.Check(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return r.Open == 0 && r.Garbage == 0
-	})
-	if r, err := m.Check(ctx); err != nil || len(r.Problems) > 0 {
-		t.Fatalf("cut at %d: %v, %v", cut, err, r.Problems)
-	}
-	return !completed
-}
-
-// powerWorkload makes every kind of change; acked is what was acknowledged last
-// for each key (nil: deleted), tried what was sent last.
-func powerWorkload(ctx context.Context, n *Node) (acked, tried map[string][]byte) {
-	acked, tried = map[string][]byte{}, map[string][]byte{}
-	put := func(key string, size int) {
-		body := randomBytes(int64(len(tried)+size), size)
-		tried[key] = body
-		if _, err := n.Put(ctx, "box", key, bytes.NewReader(body), PutOptions{Size: int64(size)}); err == nil {
-			acked[key] = body
-		}
-	}
-	put("small", 100)
-	put("dir/large", 150000)
-	put("small", 200)
-	put("dir/gone", 70000)
-	tried["dir/gone"] = nil
-	if _, ok := acked["dir/gone"]; ok {
-		delete(acked, "dir/gone")
-		if n.Delete(ctx, "box", "dir/gone", Conditions{}) == nil {
-			acked["dir/gone"] = nil
-		}
-	}
-	if o, err := n.Stat(ctx, "box", "dir/large"); err == nil {
-		old := acked["dir/large"]
-		changed := append([]byte(nil), old...)
-		copy(changed[1000:], strings.Repeat("!", 70000))
-		tried["dir/large"] = changed
-		if _, _, err := n.Write(ctx, o.Inode.ID, 1000, strings.NewReader(strings.Repeat("!", 70000)), WriteOptions{Size: 70000}); err == nil {
-			acked["dir/large"] = changed
-		}
-	}
-	tried["copy/of/large"] = acked["dir/large"]
-	if _, err := n.Copy(ctx, "box", "dir/large", "box", "copy/of/large", CopyOptions{}); err == nil {
-		acked["copy/of/large"] = acked["dir/large"]
-	}
-	tried["else/where/small"] = acked["small"]
-	if n.RenameObject(ctx, "box", "small", "box", "else/where/small", RenameFlags{}) == nil {
-		acked["else/where/small"], acked["small"] = acked["small"], nil
-	} else if acked["small"] != nil {
-		delete(acked, "small") // it may be under either name
-	}
-	return acked, tried
-}
-
-func copyDir(t *testing.T, from, to string) {
-	t.Helper()
-	err := filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		rel, _ := filepath.Rel(from, path)
-		if d.IsDir() {
-			return os.MkdirAll(filepath.Join(to, rel), 0o755)
-		}
-		if strings.HasSuffix(path, ".mem") || d.Name() == "LOCK" {
-			return nil
-		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(filepath.Join(to, rel), b, 0o644)
-	})
-	if err != nil {
-		t.Fatal(fmt.Errorf("copying %s: %w", from, err))
-	}
+	last := again.boot(rnd)
+	last.verify(r.real)
 }

@@ -23,6 +23,11 @@ func (a again) Is(target error) bool { return target == errAgain }
 // stepTimeout bounds each step of a transaction that goes on without its caller.
 const stepTimeout = 30 * time.Second
 
+// proposeTimeout bounds the wait for one entry, or for a partition to be
+// readable, whoever asks: a disk that hangs fails its callers, it does not hold
+// them. KindTimeout then: whether the entry is applied is not known.
+const proposeTimeout = 20 * time.Second
+
 // propose applies one command; the result's own error is not looked at.
 func (n *Node) propose(ctx context.Context, id object.PartitionID, cmd *namespace.Command) (*namespace.Result, error) {
 	p, err := n.partition(id)
@@ -42,8 +47,13 @@ func (n *Node) propose(ctx context.Context, id object.PartitionID, cmd *namespac
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(n.patience.Load()))
+	defer cancel()
 	r, err := p.group.Propose(ctx, data)
 	if err != nil {
+		if cmd.Unstage != nil {
+			n.leftovers.add(id, cmd.Unstage.Content)
+		}
 		return nil, err
 	}
 	return r.(*namespace.Result), nil
@@ -56,9 +66,10 @@ func (n *Node) do(ctx context.Context, id object.PartitionID, cmd *namespace.Com
 }
 
 // doFor is do on behalf of a transaction (mine), which gives way to an older one.
-func (n *Node) doFor(ctx context.Context, id object.PartitionID, cmd *namespace.Command, mine *namespace.TxID) (*namespace.Result, error) {
-	for attempt := 0; ; attempt++ {
-		r, err := n.propose(ctx, id, cmd)
+func (n *Node) doFor(ctx context.Context, id object.PartitionID, cmd *namespace.Command, mine *namespace.TxID) (r *namespace.Result, err error) {
+	defer func() { n.settleRestaged(id, cmd, r, err) }()
+	for attempt, scattered := 0, 0; ; attempt++ {
+		r, err = n.propose(ctx, id, cmd)
 		switch {
 		case err != nil:
 			return nil, err
@@ -66,10 +77,11 @@ func (n *Node) doFor(ctx context.Context, id object.PartitionID, cmd *namespace.
 			if err := n.meet(ctx, *r.Meet, id, attempt, mine); err != nil {
 				return r, err
 			}
-		case r.Scattered && attempt < 8:
-			if err := n.compactFile(ctx, cmd.Target()); err != nil && !object.IsKind(err, object.KindPrecondition) {
+		case r.Scattered && scattered < maxScattered:
+			if err := n.gather(ctx, id, cmd, r, scattered); err != nil {
 				return r, err
 			}
+			scattered++
 		case r.Again && r.Kind == object.KindStale && cmd.Epoch == 0:
 			return r, r.Err() // the directory was named by number: there is nothing to resolve
 		case r.Again:
@@ -116,6 +128,8 @@ func (n *Node) view(ctx context.Context, id object.PartitionID) (*namespace.View
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(n.patience.Load()))
+	defer cancel()
 	if err := p.group.Read(ctx); err != nil {
 		return nil, err
 	}
@@ -130,58 +144,6 @@ func (n *Node) inView(ctx context.Context, id object.PartitionID, fn func(v *nam
 	}
 	defer v.Close()
 	return fn(v)
-}
-
-// token is the client's token of a mutation, for the entry that decides it.
-func token(ctx context.Context) *namespace.Token {
-	t, ok := ctx.Value(tokenKey{}).(Token)
-	if !ok || t.Session.IsZero() {
-		return nil
-	}
-	return &namespace.Token{Session: t.Session, Seq: t.Seq, Ack: t.Ack}
-}
-
-// recalled is the kept result of a token that may have been sent before. A
-// retry may resolve to other partitions than the first attempt did, so all are asked.
-func (n *Node) recalled(ctx context.Context) (*namespace.Result, error) {
-	t, ok := ctx.Value(tokenKey{}).(Token)
-	if !ok || !t.Retry || t.Session.IsZero() {
-		return nil, nil
-	}
-	for _, p := range n.parts {
-		var r *namespace.Result
-		err := n.inView(ctx, p.id, func(v *namespace.View) (err error) {
-			r, err = v.Result(namespace.Token{Session: t.Session, Seq: t.Seq})
-			return err
-		})
-		if err != nil || r != nil {
-			return r, err
-		}
-	}
-	return nil, nil
-}
-
-// once runs a mutation, or answers with what an earlier attempt of the same
-// token came to. An error of a retry is answered only after another look: the
-// first attempt may have been on its way.
-func (n *Node) once(ctx context.Context, op func() (*namespace.Result, error)) (*namespace.Result, error) {
-	if r, err := n.recalled(ctx); err != nil || r != nil {
-		if err != nil {
-			return nil, err
-		}
-		return r, r.Err()
-	}
-	var r *namespace.Result
-	err := n.retry(ctx, func() (err error) {
-		r, err = op()
-		return err
-	})
-	if err != nil {
-		if kept, err2 := n.recalled(ctx); err2 == nil && kept != nil {
-			return kept, kept.Err()
-		}
-	}
-	return r, err
 }
 
 // detached is a context that outlives its caller, for steps that must not be

@@ -1,15 +1,10 @@
 package replication
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
-	"errors"
-	"hash"
 	"io"
 	"sync"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
 	"github.com/skshohagmiah/bucketdb/storage/object"
@@ -50,21 +45,31 @@ type received struct {
 	uncertain bool
 }
 
-// uploadWindow is how many chunks of one body are written at a time.
-const uploadWindow = 4
+// Unsummed is a body of which the SHA-256 is not to be computed as a whole: sum,
+// asked at its end, tells the one that the caller knows by then, or nil. (A body
+// of one chunk gets it anyway.) Not for parts of a multipart upload: their ETag
+// is made of it.
+func Unsummed(r io.Reader, sum func() []byte) io.Reader { return &unsummed{r, sum} }
+
+type unsummed struct {
+	io.Reader
+	sum func() []byte
+}
 
 // receive reads a body to its end and makes it durable as chunks owned by a
 // partition, or keeps it for the log when it is small. size -1: unknown. max:
-// the largest body taken. On an error nothing is left.
+// the largest body taken. On an error nothing is left. A body in memory is cut at
+// the chunk's size and nowhere else; others may be where memory was scarce.
 func (n *Node) receive(ctx context.Context, owner object.PartitionID, r io.Reader, size, max int64) (_ *received, err error) {
 	if size > max {
 		return nil, tooLarge(max)
 	}
 	rc := &received{owner: owner, upload: newUploadID()}
-	small := make([]byte, object.MaxInline+1)
-	if size >= 0 && size <= object.MaxInline {
-		small = small[:size+1]
+	head := int64(object.MaxInline)
+	if size >= 0 {
+		head = min(head, size)
 	}
+	small := make([]byte, head+1)
 	got, end, err := fill(r, small)
 	switch {
 	case err != nil:
@@ -87,8 +92,7 @@ func (n *Node) receive(ctx context.Context, owner object.PartitionID, r io.Reade
 		}
 	}()
 	rc.body.Content = newContentID()
-	in := &intake{n: n, rc: rc, r: io.MultiReader(bytes.NewReader(small[:got]), r), size: size, max: max}
-	if err := in.run(ctx); err != nil {
+	if err := newIntake(n, rc, r, small[:got], size, max).run(ctx); err != nil {
 		return nil, err
 	}
 	return rc, nil
@@ -112,120 +116,6 @@ func bodyError(err error) error {
 		return err
 	}
 	return object.Errorf(object.KindIncomplete, "reading the body: %w", err)
-}
-
-// intake cuts one body into chunks.
-type intake struct {
-	n    *Node
-	rc   *received
-	r    io.Reader
-	size int64
-	max  int64
-
-	whole hash.Hash
-}
-
-func (in *intake) run(ctx context.Context) error {
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(uploadWindow)
-	var total int64
-	var batch []*object.Extent
-	flush := func(last bool) error {
-		if err := g.Wait(); err != nil {
-			return err
-		}
-		exts := make([]object.Extent, len(batch))
-		for i, e := range batch {
-			exts[i] = *e
-		}
-		batch = batch[:0]
-		g, gctx = errgroup.WithContext(ctx)
-		g.SetLimit(uploadWindow)
-		if last {
-			in.rc.body.Extents = exts
-			return nil
-		}
-		return in.stage(ctx, exts)
-	}
-	for ordinal := uint32(0); ; ordinal++ {
-		buf, err := in.n.bufs.get(gctx)
-		if err != nil {
-			return errors.Join(g.Wait(), err)
-		}
-		got, end, err := fill(in.r, *buf)
-		if got > 0 && len(batch) == namespace.MaxExtents {
-			if err := flush(false); err != nil {
-				in.n.bufs.put(buf)
-				return err
-			}
-		}
-		if got > 0 {
-			e := &object.Extent{Offset: total, Length: int64(got), ChunkLength: int64(got),
-				Chunk: object.ChunkID{Owner: in.rc.owner, Upload: in.rc.upload, Ordinal: ordinal}}
-			total += int64(got)
-			batch = append(batch, e)
-			in.rc.chunks = append(in.rc.chunks, e.Chunk)
-			in.hashWhole((*buf)[:got], end && ordinal == 0)
-			g.Go(func() error {
-				defer in.n.bufs.put(buf)
-				ref, err := in.n.chunks.Put(gctx, e.Chunk, (*buf)[:got])
-				e.SHA256 = ref.SHA256
-				return err
-			})
-		} else {
-			in.n.bufs.put(buf)
-		}
-		switch {
-		case err != nil:
-			return errors.Join(bodyError(err), waited(g))
-		case total > in.max:
-			return errors.Join(tooLarge(in.max), waited(g))
-		case in.size >= 0 && total > in.size:
-			return errors.Join(overlong(in.size), waited(g))
-		case end && in.size >= 0 && total < in.size:
-			return errors.Join(incomplete(total, in.size), waited(g))
-		case end:
-			if err := flush(true); err != nil {
-				return err
-			}
-			in.rc.body.Size = total
-			in.sum()
-			return nil
-		}
-	}
-}
-
-// waited waits for the writers and drops their error: the body's own matters.
-func waited(g *errgroup.Group) error { _ = g.Wait(); return nil }
-
-// hashWhole feeds the hash of the whole body, which a body of one chunk does not need.
-func (in *intake) hashWhole(b []byte, only bool) {
-	if only {
-		return
-	}
-	if in.whole == nil {
-		in.whole = sha256.New()
-	}
-	in.whole.Write(b)
-}
-
-func (in *intake) sum() {
-	if in.whole != nil {
-		in.rc.sha256 = in.whole.Sum(nil)
-	} else if len(in.rc.body.Extents) == 1 {
-		in.rc.sha256 = append([]byte(nil), in.rc.body.Extents[0].SHA256[:]...)
-	}
-}
-
-// stage hands a full batch of extents to the owner partition.
-func (in *intake) stage(ctx context.Context, exts []object.Extent) error {
-	b := namespace.Body{Content: in.rc.body.Content, Extents: exts, Staged: in.rc.body.Staged}
-	_, err := in.n.do(ctx, in.rc.owner, &namespace.Command{Stage: &namespace.Stage{Owner: in.n.incarnation, Body: b}})
-	in.rc.body.Staged = true
-	if err != nil {
-		in.rc.uncertain = true
-	}
-	return err
 }
 
 // discard gives a received body up. Chunks that no entry can have named go at

@@ -29,7 +29,7 @@ func (n *Node) Rename(ctx context.Context, dir object.InodeID, name string, newD
 	if dir == object.RootInode || newDir == object.RootInode {
 		return object.Errorf(object.KindCrossDevice, "a bucket cannot be renamed: copy it")
 	}
-	_, err := n.once(ctx, func() (*namespace.Result, error) {
+	_, err := n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
 		return n.renameAny(ctx, renaming{dir: dir, name: name, newDir: newDir, newName: newName, flags: f, mount: true})
 	})
 	return err
@@ -40,7 +40,9 @@ func (n *Node) Rename(ctx context.Context, dir object.InodeID, name string, newD
 func (n *Node) RenameObject(ctx context.Context, bucket, key, newBucket, newKey string, f RenameFlags) error {
 	err := errors.Join(checkKey(key), checkKey(newKey))
 	if err == nil {
-		_, err = n.once(ctx, func() (*namespace.Result, error) { return n.renameKeys(ctx, bucket, key, newBucket, newKey, f) })
+		_, err = n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
+			return n.renameKeys(ctx, bucket, key, newBucket, newKey, f)
+		})
 	}
 	return object.WithOp(err, "rename", bucket, key)
 }

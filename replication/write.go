@@ -25,7 +25,7 @@ func (n *Node) Write(ctx context.Context, ino object.InodeID, off int64, body io
 		sp.Data = rc.body.Inline
 	}
 	sp.Extents = rc.body.Extents
-	r, err := n.once(ctx, func() (*namespace.Result, error) {
+	r, err := n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
 		if rc.body.Staged {
 			return nil, object.Errorf(object.KindTooLarge, "one write in place takes up to %d bytes: split it", namespace.MaxExtents*n.cfg.ChunkSize)
 		}
@@ -43,7 +43,7 @@ func (n *Node) Write(ctx context.Context, ino object.InodeID, off int64, body io
 
 // Punch makes a hole of [off, off+length); the size stays.
 func (n *Node) Punch(ctx context.Context, ino object.InodeID, off, length int64) (*object.Inode, error) {
-	r, err := n.once(ctx, func() (*namespace.Result, error) {
+	r, err := n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
 		return n.do(ctx, ino.Partition(), &namespace.Command{Token: token(ctx),
 			Splice: &namespace.Splice{Inode: ino, Offset: off, Length: length, Content: newContentID()}})
 	})
@@ -60,9 +60,12 @@ func (n *Node) CopyRange(ctx context.Context, src object.InodeID, srcOff int64, 
 	if srcOff < 0 || dstOff < 0 || length < 0 {
 		return nil, 0, object.Errorf(object.KindInvalid, "an offset or the length is negative")
 	}
+	if r, err := n.recalled(ctx); err != nil || r != nil {
+		return spliced(r, err) // the source may be gone, or another, by now
+	}
 	r, err := n.OpenInode(ctx, src)
 	if err != nil {
-		return nil, 0, err
+		return spliced(n.orKept(ctx, err))
 	}
 	defer r.Close()
 	length = min(length, r.inode.Size-srcOff)
@@ -80,12 +83,19 @@ func (n *Node) CopyRange(ctx context.Context, src object.InodeID, srcOff int64, 
 	for i := range exts {
 		exts[i].Offset -= srcOff
 	}
-	ino, err := n.spliceShared(ctx, &namespace.Splice{Inode: dst, Offset: dstOff, Length: end - srcOff, Grow: true, Content: newContentID(),
-		Extents: exts, Existing: true})
+	return spliced(n.spliceShared(ctx, &namespace.Splice{Inode: dst, Offset: dstOff, Length: end - srcOff, Grow: true, Content: newContentID(),
+		Extents: exts, Existing: true}))
+}
+
+// spliced is what an entry, maybe of an earlier attempt, wrote.
+func spliced(r *namespace.Result, err error) (*object.Inode, int64, error) {
+	if err == nil {
+		err = r.Err()
+	}
 	if err != nil {
 		return nil, 0, err
 	}
-	return ino, end - srcOff, nil
+	return r.Inode, r.Length, nil
 }
 
 // page is a bounded number of the pinned version's extents from off on, and
@@ -124,29 +134,16 @@ func (r *Reader) page(ctx context.Context, off, end int64) (list []object.Extent
 
 // spliceShared applies a splice whose chunks are shared: references on those of
 // other owners are taken first, at all owners in one transaction.
-func (n *Node) spliceShared(ctx context.Context, sp *namespace.Splice) (*object.Inode, error) {
+func (n *Node) spliceShared(ctx context.Context, sp *namespace.Splice) (*namespace.Result, error) {
 	part := sp.Inode.Partition()
 	owners := foreignOwners(sp.Extents, part)
-	if len(owners) == 0 {
-		r, err := n.once(ctx, func() (*namespace.Result, error) {
+	return n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
+		if len(owners) == 0 {
 			return n.do(ctx, part, &namespace.Command{Token: token(ctx), Splice: sp})
-		})
-		if err != nil {
-			return nil, err
 		}
-		return r.Inode, nil
-	}
-	r, err := n.once(ctx, func() (*namespace.Result, error) {
 		return n.transact(ctx, plan{halves: refHalves(sp.Extents, owners, false), decider: part, lazy: true,
 			decide: func([]*namespace.Result) *namespace.Decide { return &namespace.Decide{Splice: sp} }})
 	})
-	if err != nil {
-		return nil, err
-	}
-	if r.Inode == nil {
-		return n.GetAttr(ctx, sp.Inode)
-	}
-	return r.Inode, nil
 }
 
 // foreignOwners are the owners of the extents' chunks besides part, each once.

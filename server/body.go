@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,8 +35,8 @@ type body struct {
 // and its length, or -1 where that is unknown.
 func (s *Server) openBody(c *gin.Context) (io.Reader, int64, error) {
 	r := c.Request
-	if e := strings.Join(r.Header["Content-Encoding"], ", "); e != "" && e != "identity" {
-		return nil, 0, object.Errorf(object.KindNotSupported, "Content-Encoding %q is not kept; send the bytes as they are to be stored", e)
+	if err := refuseCoding(r.Header); err != nil {
+		return nil, 0, err
 	}
 	if r.ContentLength > s.opts.MaxObjectSize {
 		return nil, 0, tooLarge(s.opts.MaxObjectSize)
@@ -50,6 +51,14 @@ func (s *Server) openWhole(c *gin.Context) (io.Reader, int64, error) {
 		return nil, 0, err
 	}
 	return s.openBody(c)
+}
+
+// refuseCoding refuses a body that would have to be decoded, now or by its readers.
+func refuseCoding(h http.Header) error {
+	if e := strings.Join(h["Content-Encoding"], ", "); e != "" && e != "identity" {
+		return object.Errorf(object.KindNotSupported, "Content-Encoding %q is not kept; send the bytes as they are to be stored", e)
+	}
+	return nil
 }
 
 // refuseFragment refuses a body that is a part of something: stored as the whole
@@ -105,6 +114,27 @@ func (s *Server) readSmall(c *gin.Context, limit int64) ([]byte, error) {
 		return nil, tooLarge(limit)
 	}
 	return io.ReadAll(&body{r: c.Request.Body, rc: http.NewResponseController(c.Writer), idle: s.opts.IdleTimeout, limit: limit, max: limit})
+}
+
+// readVerified is readSmall for bytes that are stored: what the client declares
+// of them is checked.
+func (s *Server) readVerified(c *gin.Context, limit int64) ([]byte, error) {
+	if err := refuseCoding(c.Request.Header); err != nil {
+		return nil, err
+	}
+	digests, err := declaredDigests(c.Request.Header)
+	if err != nil {
+		return nil, err
+	}
+	value, err := s.readSmall(c, limit)
+	if err != nil {
+		return nil, err
+	}
+	checked, err := verify(bytes.NewReader(value), int64(len(value)), digests)
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(checked)
 }
 
 // readJSON reads a small JSON body.

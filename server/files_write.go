@@ -77,7 +77,7 @@ func (s *Server) content(c *gin.Context) (ctx context.Context, r io.Reader, o re
 	if err != nil {
 		return
 	}
-	r, err = verify(r, o.Size, digests)
+	r, err = verifyWhole(r, o.Size, digests)
 	return
 }
 

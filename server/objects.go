@@ -144,7 +144,7 @@ func (s *Server) store(c *gin.Context, bucket, key string) error {
 	if err != nil {
 		return err
 	}
-	if r, err = verify(r, size, digests); err != nil {
+	if r, err = verifyWhole(r, size, digests); err != nil {
 		return err
 	}
 	obj, err := s.node.Put(ctx, bucket, key, r, o)

@@ -85,7 +85,7 @@ func (s *Server) patchBytes(ctx context.Context, c *gin.Context, n *object.Inode
 	if err != nil {
 		return nil, err
 	}
-	if r, err = verify(r, o.Size, digests); err != nil {
+	if r, err = verifyWhole(r, o.Size, digests); err != nil {
 		return nil, err
 	}
 	n, _, err = s.node.Write(ctx, n.ID, offset, r, o)
@@ -190,7 +190,7 @@ func (s *Server) writeXattr(ctx context.Context, c *gin.Context, ino object.Inod
 	if err := refuseFragment(c.Request.Header); err != nil {
 		return err
 	}
-	value, err := s.readSmall(c, object.MaxXattrValue)
+	value, err := s.readVerified(c, object.MaxXattrValue)
 	if err != nil {
 		return err
 	}

@@ -72,6 +72,7 @@ func (s *Server) routes() {
 
 	s.handle("GET", "/events", streaming, s.events)
 	s.handle("GET", "/cluster", counted, s.cluster)
+	s.handle("GET", "/cluster/check", counted, s.check)
 	s.handle("GET", "/healthz", exempt, s.healthz)
 	s.handle("GET", "/readyz", exempt, s.readyz)
 	s.handle("GET", "/metrics", exempt, s.metricsPage())

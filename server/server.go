@@ -89,6 +89,8 @@ type Server struct {
 
 	contract []byte // the OpenAPI document
 
+	checking chan struct{} // holds a token while a check runs
+
 	inFlight atomic.Int64
 	streams  atomic.Int64
 
@@ -106,7 +108,7 @@ func New(node *replication.Node, opts Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{node: node, opts: opts, log: opts.Logger.With("component", "server"), origins: http.NewCrossOriginProtection(),
-		header: []string{strings.TrimSuffix("bucketdb/"+opts.Version, "/")}}
+		header: []string{strings.TrimSuffix("bucketdb/"+opts.Version, "/")}, checking: make(chan struct{}, 1)}
 	s.closing, s.close = context.WithCancel(context.Background())
 	if s.ids, err = newRequestIDs(); err != nil {
 		s.close()

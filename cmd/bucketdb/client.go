@@ -129,7 +129,7 @@ func untilReady(ctx context.Context, client *api.Client, endpoint int, wait time
 
 // clusterCommand shows the cluster.
 func (a *app) clusterCommand() *cobra.Command {
-	c := &cobra.Command{Use: "cluster", Short: "Look at the cluster"}
+	c := &cobra.Command{Use: "cluster", Short: "Look at the cluster and check it"}
 	var asJSON bool
 	status := &cobra.Command{
 		Use:   "status",
@@ -152,7 +152,7 @@ func (a *app) clusterCommand() *cobra.Command {
 	}
 	a.endpointFlag(status)
 	status.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	c.AddCommand(status)
+	c.AddCommand(status, a.checkCommand())
 	return c
 }
 

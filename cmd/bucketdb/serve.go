@@ -23,12 +23,12 @@ type serverFlags struct {
 	storage, join                        []string
 	bootstrap, allowAnonymous            bool
 	partitions                           int
-	chunkSize, maxObject                 size
+	chunkSize, maxObject, reserve        size
 	grace                                time.Duration
 }
 
 func (a *app) serverCommand() *cobra.Command {
-	s := serverFlags{chunkSize: bucketdb.DefaultChunkSize, maxObject: bucketdb.DefaultMaxObjectSize}
+	s := serverFlags{chunkSize: bucketdb.DefaultChunkSize, maxObject: bucketdb.DefaultMaxObjectSize, reserve: bucketdb.DefaultMetadataReserve}
 	c := &cobra.Command{
 		Use:   "server",
 		Short: "Start a node (the default command)",
@@ -58,6 +58,7 @@ a second signal ends it at once. What was acknowledged is on disk either way.
 	f.BoolVar(&s.bootstrap, "bootstrap", false, "start a new cluster; a node that joins none does that anyway")
 	f.StringSliceVar(&s.storage, "storage", []string{bucketdb.DefaultStoragePath}, "`DIR` of the data; several, separated by commas, for several disks")
 	f.StringVar(&s.metadata, "metadata", bucketdb.DefaultMetadataPath, "`DIR` of names, attributes and the log")
+	f.Var(&s.reserve, "metadata-reserve", "take nothing new while less than this is free on the disk of -metadata; 0: fill it up, which can end the process")
 	f.IntVar(&s.partitions, "partitions", bucketdb.DefaultPartitions, "`NUMBER` of Raft groups; fixed once the store exists")
 	f.Var(&s.chunkSize, "chunk-size", "cut objects at this size")
 	f.Var(&s.maxObject, "max-object-size", "largest body of one request")
@@ -81,8 +82,11 @@ func (s *serverFlags) config(logger *slog.Logger) (*bucketdb.Config, error) {
 	}
 	cfg := &bucketdb.Config{
 		ChunkSize: int64(s.chunkSize), MaxObjectSize: int64(s.maxObject), CompressionType: s.compression,
-		StoragePath: s.storage[0], ExtraStoragePaths: s.storage[1:], MetadataPath: s.metadata, Partitions: s.partitions,
+		StoragePath: s.storage[0], ExtraStoragePaths: s.storage[1:], MetadataPath: s.metadata, MetadataReserve: int64(s.reserve), Partitions: s.partitions,
 		Cluster: bucketdb.ClusterConfig{NodeID: s.id, Bootstrap: s.bootstrap}, Logger: logger,
+	}
+	if s.reserve == 0 {
+		cfg.MetadataReserve = -1 // none; 0 is the default there
 	}
 	if err := cfg.Validate(); err != nil {
 		return nil, &usageError{command: "bucketdb server", err: err}
@@ -152,7 +156,7 @@ func openAdvice(err error, cfg *bucketdb.Config) error {
 	case object.IsKind(err, object.KindBusy):
 		return advise(err, "Another process has this store open: stop it, or give this one other directories with -metadata and -storage.")
 	case object.IsKind(err, object.KindVersion):
-		return advise(err, "Run the version of bucketdb that wrote it, or a newer one. Nothing was changed.")
+		return advise(err, "Run the version of bucketdb that wrote it, or a newer one. No data was changed.")
 	case object.IsKind(err, object.KindPermission):
 		return advise(err, "Run as the user who owns %s, or change its owner.", cfg.MetadataPath)
 	}

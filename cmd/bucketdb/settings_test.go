@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"github.com/skshohagmiah/bucketdb"
 )
 
 // settled runs the settling of a server command line and returns its flags.
@@ -29,7 +31,7 @@ func write(t *testing.T, name, text string) string {
 }
 
 func TestPrecedence(t *testing.T) {
-	file := write(t, "c.yaml", "id: file\nmetadata: /file\nchunk-size: 8M\nstorage: [/f1, /f2]\nallow-anonymous: true\nendpoint: [http://x]\n")
+	file := write(t, "c.yaml", "id: file\nmetadata: /file\nchunk-size: 8M\nmetadata-reserve: 1 GiB\nstorage: [/f1, /f2]\nallow-anonymous: true\nendpoint: [http://x]\n")
 	env := func(name string) (string, bool) {
 		v, ok := map[string]string{"BUCKETDB_ID": "env", "BUCKETDB_METADATA": "/env", "BUCKETDB_CONFIG": file}[name]
 		return v, ok
@@ -39,10 +41,28 @@ func TestPrecedence(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{
-		"id": "flag", "metadata": "/env", "chunk-size": "8M", "storage": "[/f1,/f2]", "allow-anonymous": "true", "api": "127.0.0.1:9080",
+		"id": "flag", "metadata": "/env", "chunk-size": "8M", "metadata-reserve": "1G", "storage": "[/f1,/f2]", "allow-anonymous": "true", "api": "127.0.0.1:9080",
 	} {
 		if got := c.Flags().Lookup(name).Value.String(); got != want {
 			t.Errorf("%s is %s, not %s", name, got, want)
+		}
+	}
+}
+
+func TestMetadataReserve(t *testing.T) {
+	for text, want := range map[string]int64{"": bucketdb.DefaultMetadataReserve, "1G": 1 << 30, "0": -1} {
+		env := func(name string) (string, bool) { return text, name == "BUCKETDB_METADATA_RESERVE" }
+		c, err := settled(t, env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := serverFlags{storage: []string{"c"}, metadata: "m", partitions: 1, chunkSize: 4 << 20, maxObject: 1, compression: "none"}
+		if err := s.reserve.Set(c.Flags().Lookup("metadata-reserve").Value.String()); err != nil {
+			t.Fatal(err)
+		}
+		cfg, err := s.config(nil)
+		if err != nil || cfg.MetadataReserve != want {
+			t.Errorf("%q is %+v, %v; want %d", text, cfg, err, want)
 		}
 	}
 }

@@ -139,6 +139,11 @@ func (n *Node) Resume() error { return n.proc.cmd.Process.Signal(syscall.SIGCONT
 // PeakMemory is the most memory that the process ever had resident, in bytes.
 func (n *Node) PeakMemory() (int64, error) { return procStatus(n.proc.cmd.Process.Pid, "VmHWM:") }
 
+// HeapMemory is the memory that the process has resident now, in bytes, without
+// mapped files: Badger's tables are mapped, and the kernel takes their pages back
+// when it needs them.
+func (n *Node) HeapMemory() (int64, error) { return procStatus(n.proc.cmd.Process.Pid, "RssAnon:") }
+
 // CPUTime is what the process has used of the processors.
 func (n *Node) CPUTime() (time.Duration, error) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.proc.cmd.Process.Pid))

@@ -123,6 +123,7 @@ type Group struct {
 	closing    chan struct{} // closed when Close begins
 	stopped    chan struct{} // closed when raft has stopped: no future resolves any more
 	stuck      chan struct{} // closed when raft's main loop has been parked for good: see stable
+	made       chan struct{} // closed once raft is there, or never will be
 	closeOnce  sync.Once
 	stopOnce   sync.Once
 }
@@ -142,7 +143,7 @@ func Open(cfg Config) (*Group, error) {
 		cfg: cfg, log: cfg.Logger,
 		slots:   make(chan struct{}, cfg.MaxInflight),
 		changed: make(chan struct{}), closing: make(chan struct{}),
-		stopped: make(chan struct{}), stuck: make(chan struct{}),
+		stopped: make(chan struct{}), stuck: make(chan struct{}), made: make(chan struct{}),
 	}
 	g.fsm = newFSM(g, snap)
 	if err := g.start(); err != nil {
@@ -158,11 +159,14 @@ func (g *Group) start() error {
 		_, own = raft.NewInmemTransport(raft.ServerAddress(g.cfg.Address))
 		trans = own
 	}
+	made := sync.OnceFunc(func() { close(g.made) })
+	defer made()
 	r, err := raft.NewRaft(raftConfig(g.cfg), g.fsm, g.cfg.Log, stable{g.cfg.Log, g}, snapshots{g.cfg.Log}, trans)
 	if err != nil {
 		return err
 	}
 	g.raft = r
+	made()
 	observed := make(chan raft.Observation, 1)
 	r.RegisterObserver(raft.NewObserver(observed, false, func(o *raft.Observation) bool {
 		_, is := o.Data.(raft.LeaderObservation)
@@ -257,8 +261,14 @@ func (g *Group) Fail(err error) {
 	}
 	g.log.Error("the partition stopped", "error", err)
 	g.notify()
-	// Not from here: raft waits for the goroutine that applies.
-	go g.stop()
+	// Not from here: raft waits for the goroutine that applies, and may only be
+	// about to be made (it replays the log before NewRaft returns).
+	go func() {
+		<-g.made
+		if g.raft != nil {
+			g.stop()
+		}
+	}()
 }
 
 // err is why nothing goes any more, nil while the group runs.

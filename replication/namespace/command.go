@@ -42,6 +42,7 @@ type Command struct {
 	BeginRename *BeginRename `cbor:"42,keyasint,omitempty"`
 	EndRename   *EndRename   `cbor:"43,keyasint,omitempty"`
 	EndSession  *EndSession  `cbor:"44,keyasint,omitempty"`
+	Fence       *Fence       `cbor:"45,keyasint,omitempty"`
 }
 
 // Target is the inode whose content the command changes in place, or 0.
@@ -55,6 +56,53 @@ func (c *Command) Target() object.InodeID {
 		return c.Decide.Splice.Inode
 	}
 	return 0
+}
+
+// Change is where the command changes a file's bytes in place: Over of it may be set.
+func (c *Command) Change() *Change {
+	switch {
+	case c.Splice != nil:
+		return &c.Splice.Change
+	case c.SetAttr != nil && c.SetAttr.Size != nil:
+		return &c.SetAttr.Change
+	case c.Decide != nil && c.Decide.Splice != nil:
+		return &c.Decide.Splice.Change
+	}
+	return nil
+}
+
+// Range is the bytes [from, to) that the command replaces or cuts off, given
+// the file's size.
+func (c *Command) Range(size int64) (from, to int64) {
+	sp := c.Splice
+	switch {
+	case c.SetAttr != nil && c.SetAttr.Size != nil:
+		return *c.SetAttr.Size, object.MaxFileSize
+	case c.Decide != nil:
+		sp = c.Decide.Splice
+	}
+	if from = sp.Offset; sp.Append {
+		from = size
+	}
+	if sp.Truncate {
+		return from, object.MaxFileSize
+	}
+	return from, from + sp.Length
+}
+
+// Change goes with every command that changes a file's bytes in place.
+type Change struct {
+	// Over: the file's content is first exchanged for a staged one.
+	Over *Restaged `cbor:"100,keyasint,omitempty"`
+}
+
+// Restaged is a staged content that holds the bytes that a file had at a version, but
+// for those that the command replaces: so a change of any size is one small entry.
+type Restaged struct {
+	Content object.ContentID `cbor:"1,keyasint"`
+	Empty   bool             `cbor:"2,keyasint,omitempty"` // nothing was left to stage
+	Was     object.ContentID `cbor:"3,keyasint"`
+	Version uint64           `cbor:"4,keyasint"`
 }
 
 // Grows reports whether the command is a client's that makes the metadata
@@ -80,6 +128,9 @@ type Token struct {
 	Session object.UploadID `cbor:"1,keyasint"`
 	Seq     uint64          `cbor:"2,keyasint"`
 	Ack     uint64          `cbor:"3,keyasint,omitempty"`
+	// Fence names the attempt, from the second on: a partition that was fenced
+	// takes no other attempt's entries.
+	Fence []byte `cbor:"4,keyasint,omitempty"`
 }
 
 // Cond are conditions on the object that a name leads to. ETags without quotes.
@@ -183,6 +234,7 @@ type SetAttr struct {
 	Cond     Cond `cbor:"13,keyasint"`
 	// Unmark makes an explicit directory implicit (its marker object is deleted).
 	Unmark bool `cbor:"14,keyasint,omitempty"`
+	Change      // of the size
 }
 
 // SetXattr sets or removes one extended attribute.
@@ -215,6 +267,7 @@ type Splice struct {
 	// Content is the id to use when the file has no content of its own yet.
 	Content object.ContentID `cbor:"11,keyasint"`
 	Attr    *SetAttr         `cbor:"12,keyasint,omitempty"`
+	Change
 }
 
 // CompactExtents replaces the extents of a range by others that hold the same
@@ -259,8 +312,9 @@ type RefuseUpload struct {
 // NewUpload begins a multipart upload; PutPart adds a part; EndUpload forgets
 // it and gives its parts up.
 type NewUpload struct {
-	ID  object.UploadID `cbor:"1,keyasint"`
-	Rec UploadRec       `cbor:"2,keyasint"`
+	ID   object.UploadID    `cbor:"1,keyasint"`
+	Rec  UploadRec          `cbor:"2,keyasint"`
+	Part object.PartitionID `cbor:"3,keyasint,omitempty"` // where it lives, for the kept result
 }
 
 // PutPart adds or replaces a part.
@@ -371,7 +425,13 @@ type EndRename struct {
 // EndSession forgets a client's session.
 type EndSession struct {
 	Session object.UploadID `cbor:"1,keyasint"`
+	// Since: it stays when it was seen (ns) at or after it. 0: it goes.
+	Since int64 `cbor:"2,keyasint,omitempty"`
 }
+
+// Fence makes the partition refuse every entry of the command's token that is
+// not of the token's own attempt; a kept result stays, and is the answer.
+type Fence struct{}
 
 // Result is what a command came to.
 type Result struct {
@@ -390,6 +450,12 @@ type Result struct {
 	Outcome bool          `cbor:"11,keyasint,omitempty"` // of RefuseTx: it had happened
 	Done    bool          `cbor:"12,keyasint,omitempty"` // of Reclaim: nothing is left of it
 	Created bool          `cbor:"13,keyasint,omitempty"`
+	Length  int64         `cbor:"14,keyasint,omitempty"` // of a Splice: the bytes written
+	Part    *PartRec      `cbor:"15,keyasint,omitempty"` // of PutPart
+	Upload  *NewUpload    `cbor:"16,keyasint,omitempty"` // of NewUpload
+
+	// Fence: no result, but the only attempt whose entries are taken.
+	Fence []byte `cbor:"17,keyasint,omitempty"`
 
 	// Recalled: it is the kept result of an earlier entry with the same token;
 	// this one did nothing.
@@ -397,8 +463,12 @@ type Result struct {
 
 	// Transient answers, never stored with a token: Meet is a transaction that
 	// is in the way; Again asks to resolve the path anew; Elsewhere names an
-	// inode of another partition that must be asked first.
-	Scattered bool           `cbor:"23,keyasint,omitempty"` // compact the file first
+	// inode of another partition that must be asked first; Fenced: another
+	// attempt of the same token took this one's place; Partial: there is more to do.
+	Fenced    bool           `cbor:"24,keyasint,omitempty"`
+	Partial   bool           `cbor:"25,keyasint,omitempty"`
+	Scattered bool           `cbor:"23,keyasint,omitempty"` // compact or restage the file first
+	Pieces    bool           `cbor:"26,keyasint,omitempty"` // with Scattered: compacting would not do
 	Meet      *TxRef         `cbor:"20,keyasint,omitempty"`
 	Again     bool           `cbor:"21,keyasint,omitempty"`
 	Elsewhere object.InodeID `cbor:"22,keyasint,omitempty"`
@@ -412,7 +482,9 @@ func (r *Result) Err() error {
 	return object.Errorf(r.Kind, "%s", r.Message)
 }
 
-func (r *Result) transient() bool { return r.Meet != nil || r.Again || r.Elsewhere != 0 || r.Scattered }
+func (r *Result) transient() bool {
+	return r.Meet != nil || r.Again || r.Elsewhere != 0 || r.Scattered || r.Fenced || r.Partial
+}
 
 // Encode is the command's bytes in the log.
 func (c *Command) Encode() ([]byte, error) {

@@ -139,8 +139,9 @@ func scattered(list []object.Extent) bool {
 	return len(list) > maxReplaced || data > maxReplacedData
 }
 
-func tooScattered() *Result {
-	return &Result{Failed: true, Kind: object.KindTooLarge, Message: "the range is scattered over too many small extents: change a smaller one", Scattered: true}
+func tooScattered(list []object.Extent) *Result {
+	return &Result{Failed: true, Kind: object.KindTooLarge, Message: "the range is scattered over too many small extents: change a smaller one",
+		Scattered: true, Pieces: len(Covered(list, 0)) > maxReplaced/2}
 }
 
 // cut takes [from, to) out of a content: extents that touch it are retired

@@ -144,6 +144,9 @@ func (s *state) apply(e group.Entry) *Result {
 		return &Result{Failed: true, Kind: object.KindOf(err), Message: err.Error(), Index: e.Index}
 	}
 	s.index, s.now, s.births, s.txs, s.trash, s.drive = e.Index, cmd.Now, 0, 0, 0, nil
+	if cmd.Fence != nil && cmd.Token != nil {
+		return s.fence(cmd.Token)
+	}
 	if r := s.recall(cmd.Token); r != nil {
 		return r
 	}

@@ -1,6 +1,7 @@
 package namespace
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"github.com/skshohagmiah/bucketdb/storage/object"
@@ -14,14 +15,51 @@ func (s *state) recall(t *Token) *Result {
 	}
 	var r Result
 	if s.load(resultKey(t.Session, t.Seq), &r) {
-		r.Recalled = true
-		return &r
+		switch {
+		case len(r.Fence) == 0:
+			r.Recalled = true
+			return &r
+		case bytes.Equal(r.Fence, t.Fence):
+			return nil
+		}
+		return s.fenced()
 	}
+	return s.acknowledged(t)
+}
+
+func (s *state) fenced() *Result {
+	return &Result{Failed: true, Kind: object.KindConflict, Message: "a later attempt of the same change goes on in place of this one", Index: s.index, Fenced: true}
+}
+
+// acknowledged refuses a token whose result may have been dropped.
+func (s *state) acknowledged(t *Token) *Result {
 	var rec sessionRec
 	if s.load(sessionKey(t.Session), &rec) && t.Seq <= rec.Ack {
 		return failf(object.KindConflict, "token %s/%d was acknowledged before: its result is gone", t.Session, t.Seq)
 	}
 	return nil
+}
+
+// fence closes the partition to all attempts of a token but one, or answers
+// with the kept result. The attempt with the higher number wins in every
+// partition, whatever the order in which two of them come: were it the later
+// one, each could win where the other is about to act.
+func (s *state) fence(t *Token) *Result {
+	var r Result
+	if s.load(resultKey(t.Session, t.Seq), &r) {
+		if len(r.Fence) == 0 {
+			r.Recalled = true
+			return &r
+		}
+		if bytes.Compare(r.Fence, t.Fence) > 0 {
+			return s.fenced()
+		}
+	}
+	if bad := s.acknowledged(t); bad != nil {
+		return bad
+	}
+	s.remember(t, &Result{Index: s.index, Fence: t.Fence})
+	return &Result{Index: s.index}
 }
 
 // remember keeps a result for its token and drops those that are acknowledged.
@@ -62,6 +100,10 @@ func (s *state) dropResults(session object.UploadID, behind, upTo uint64) uint64
 }
 
 func (s *state) endSession(c *EndSession) *Result {
+	var rec sessionRec
+	if s.load(sessionKey(c.Session), &rec) && c.Since != 0 && rec.Seen >= c.Since {
+		return &Result{Done: true} // it came back
+	}
 	more := false
 	var keys [][]byte
 	s.scan(resultKey(c.Session, 0), after(append([]byte{keyResult}, c.Session[:]...)), func(k, _ []byte) bool {
@@ -77,6 +119,10 @@ func (s *state) endSession(c *EndSession) *Result {
 	}
 	if !more {
 		s.drop(sessionKey(c.Session))
+	} else { // should it come back now: what went must not be applied again
+		last := keys[len(keys)-1]
+		rec.Ack = max(rec.Ack, binary.BigEndian.Uint64(last[len(last)-8:]))
+		s.store(sessionKey(c.Session), &rec)
 	}
 	return &Result{Done: !more}
 }

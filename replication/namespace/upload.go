@@ -7,11 +7,10 @@ import "github.com/skshohagmiah/bucketdb/storage/object"
 // new content and puts that.
 
 func (s *state) newUpload(c *NewUpload) *Result {
-	if s.has(uploadKey(c.ID)) {
-		return &Result{}
+	if !s.has(uploadKey(c.ID)) {
+		s.store(uploadKey(c.ID), &c.Rec)
 	}
-	s.store(uploadKey(c.ID), &c.Rec)
-	return &Result{}
+	return &Result{Upload: c}
 }
 
 func (s *state) putPart(c *PutPart) *Result {
@@ -38,7 +37,7 @@ func (s *state) putPart(c *PutPart) *Result {
 	}
 	c.Part.Content = c.Body.Content
 	s.store(key, &c.Part)
-	return &Result{}
+	return &Result{Part: &c.Part}
 }
 
 // MaxParts is the number of parts of one multipart upload, as in S3.
@@ -74,5 +73,5 @@ func (s *state) endUpload(c *EndUpload) *Result {
 			s.trashed(garbageRec{Content: parts[i], What: garbageContent})
 		}
 	}
-	return &Result{Done: done}
+	return &Result{Done: done, Partial: !done}
 }

@@ -238,9 +238,9 @@ func (v *View) mark() (low uint64, err error) {
 	return low, err
 }
 
-// Open lists up to limit transactions that this partition has a record of.
-func (v *View) Open(limit int) (list []TxRef, err error) {
-	err = v.snap.Ascend([]byte{keyTx}, []byte{keyTx + 1}, func(_, b []byte) (bool, error) {
+// Open lists up to limit transactions behind one that this partition has a record of.
+func (v *View) Open(behind TxID, limit int) (list []TxRef, err error) {
+	err = v.snap.Ascend(after(txKey(keyTx, behind)), []byte{keyTx + 1}, func(_, b []byte) (bool, error) {
 		var r txRec
 		if err := codec.dec.Unmarshal(b, &r); err != nil {
 			return false, err
@@ -335,9 +335,10 @@ func (v *View) HasPart(id object.UploadID, number int, content object.ContentID)
 	return err
 }
 
-// Uploads calls fn for every multipart upload.
-func (v *View) Uploads(fn func(id object.UploadID, r UploadRec) bool) error {
-	return v.snap.Ascend([]byte{keyUpload}, []byte{keyUpload + 1}, func(k, b []byte) (bool, error) {
+// Uploads calls fn for the multipart uploads behind one, in the order of their
+// ids, until it returns false.
+func (v *View) Uploads(behind object.UploadID, fn func(id object.UploadID, r UploadRec) bool) error {
+	return v.snap.Ascend(after(uploadKey(behind)), []byte{keyUpload + 1}, func(k, b []byte) (bool, error) {
 		var r UploadRec
 		if err := codec.dec.Unmarshal(b, &r); err != nil {
 			return false, err
@@ -364,26 +365,32 @@ func (v *View) Parts(id object.UploadID, behind, limit int) (list []PartRec, err
 func (v *View) Result(t Token) (*Result, error) {
 	var r Result
 	ok, err := v.load(resultKey(t.Session, t.Seq), &r)
-	if err != nil || !ok {
+	if err != nil || !ok || len(r.Fence) > 0 {
 		return nil, err
 	}
 	r.Recalled = true
 	return &r, nil
 }
 
-// IdleSessions lists up to limit sessions not seen since a time (ns).
-func (v *View) IdleSessions(since int64, limit int) (list []object.UploadID, err error) {
-	err = v.snap.Ascend([]byte{keySession}, []byte{keySession + 1}, func(k, b []byte) (bool, error) {
+// IdleSessions looks at up to limit sessions behind one and lists those that
+// were not seen since a time (ns). last: where to go on; zero at the end.
+func (v *View) IdleSessions(since int64, behind object.UploadID, limit int) (list []object.UploadID, last object.UploadID, err error) {
+	looked := 0
+	err = v.snap.Ascend(after(sessionKey(behind)), []byte{keySession + 1}, func(k, b []byte) (bool, error) {
 		var r sessionRec
 		if err := codec.dec.Unmarshal(b, &r); err != nil {
 			return false, err
 		}
+		id := object.UploadID(k[1:17])
 		if r.Seen < since {
-			list = append(list, object.UploadID(k[1:17]))
+			list = append(list, id)
 		}
-		return len(list) < limit, nil
+		if looked++; looked == limit {
+			last = id
+		}
+		return looked < limit, nil
 	})
-	return list, err
+	return list, last, err
 }
 
 // Epoch is the rename epoch that the partition knows, at least 1.

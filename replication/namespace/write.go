@@ -45,6 +45,9 @@ func (s *state) splice(c *Splice) *Result {
 	if bad := s.checkExtents(c.Extents, c.Existing); bad != nil {
 		return bad
 	}
+	if bad := s.checkOver(r, c.Over); bad != nil {
+		return bad
+	}
 	if !s.spliceInline(r, c, off, end) {
 		if bad := s.spliceExtents(r, c, off, end); bad != nil {
 			return bad
@@ -58,7 +61,7 @@ func (s *state) splice(c *Splice) *Result {
 		s.applyAttr(r, c.Attr)
 	}
 	s.changed(r)
-	return &Result{Inode: &r.I, Offset: off}
+	return &Result{Inode: &r.I, Offset: off, Length: c.Length}
 }
 
 // written stamps a file whose content this entry changes.
@@ -118,9 +121,15 @@ func (s *state) spliceExtents(r *inodeRec, c *Splice, off, end int64) *Result {
 		r.I.Content, r.I.Blocks = object.ContentID{}, 0
 		return nil
 	}
+	if c.Over != nil {
+		content = c.Over.Content
+	}
 	list := s.overlapping(content, off, to, maxReplaced+1)
 	if scattered(list) {
-		return tooScattered()
+		return tooScattered(list)
+	}
+	if c.Over != nil {
+		s.exchangeContent(r, c.Over)
 	}
 	if len(list) > 0 {
 		r.I.Blocks -= s.cut(content, list, off, to)
@@ -131,6 +140,29 @@ func (s *state) spliceExtents(r *inodeRec, c *Splice, off, end int64) *Result {
 	}
 	r.I.Blocks += s.addExtents(content, c.Extents, off, true)
 	return nil
+}
+
+// checkOver refuses a staged content that is not what the file holds.
+func (s *state) checkOver(r *inodeRec, o *Restaged) *Result {
+	switch {
+	case o == nil:
+		return nil
+	case r.I.Content != o.Was || r.I.Version != o.Version:
+		return &Result{Failed: true, Kind: object.KindConflict, Message: "the file is changed all the time: try again", Scattered: true, Pieces: true}
+	case !o.Empty && !s.has(stagedKey(o.Content)):
+		return failf(object.KindConflict, "the staged content is gone: try again")
+	}
+	return nil
+}
+
+// exchangeContent gives a file a staged content. The old one is retired as a
+// whole; who pinned it reads on in it.
+func (s *state) exchangeContent(r *inodeRec, o *Restaged) {
+	var rec stagedRec
+	s.load(stagedKey(o.Content), &rec)
+	s.drop(stagedKey(o.Content))
+	s.trashed(garbageRec{Inode: r.I.ID, Content: r.I.Content, What: garbageContent})
+	r.I.Content, r.I.Blocks = o.Content, rec.Size
 }
 
 // outgrow moves inline bytes into an extent of a content of the file's own.
@@ -145,11 +177,14 @@ func (s *state) outgrow(r *inodeRec, id object.ContentID) {
 }
 
 // resize cuts or extends a file.
-func (s *state) resize(r *inodeRec, size int64) *Result {
+func (s *state) resize(r *inodeRec, size int64, over *Restaged) *Result {
 	if size < 0 || size > object.MaxFileSize {
 		return failf(object.KindInvalid, "no file has %d bytes", size)
 	}
-	c := &Splice{Inode: r.I.ID, Truncate: true}
+	if bad := s.checkOver(r, over); bad != nil {
+		return bad
+	}
+	c := &Splice{Inode: r.I.ID, Truncate: true, Change: Change{Over: over}}
 	if size < r.I.Size && !s.spliceInline(r, c, size, size) {
 		if bad := s.spliceExtents(r, c, size, size); bad != nil {
 			return bad
@@ -240,7 +275,7 @@ func (s *state) setAttr(c *SetAttr) *Result {
 		if _, bad := s.file(c.Inode); bad != nil {
 			return bad
 		}
-		if bad := s.resize(r, *c.Size); bad != nil {
+		if bad := s.resize(r, *c.Size, c.Over); bad != nil {
 			return bad
 		}
 	}

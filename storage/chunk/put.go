@@ -2,7 +2,6 @@ package chunk
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,7 +10,6 @@ import (
 	"syscall"
 
 	"github.com/skshohagmiah/bucketdb/storage/object"
-	"github.com/skshohagmiah/bucketdb/storage/vfs"
 )
 
 // Ref is what there is to know of a stored chunk besides its id.
@@ -26,22 +24,25 @@ type Ref struct {
 // Another content under the same id is KindConflict; a full disk KindNoSpace.
 // After an error the chunk is absent or whole, and Put may be called again.
 func (s *Store) Put(ctx context.Context, id object.ChunkID, data []byte) (Ref, error) {
-	return s.put(ctx, id, data, nil)
+	return s.put(ctx, id, [][]byte{data}, nil)
 }
 
 // PutHash is Put for a caller that has the SHA-256 of data already. A wrong one
 // makes a chunk that fails its checks.
 func (s *Store) PutHash(ctx context.Context, id object.ChunkID, data []byte, sha [32]byte) (Ref, error) {
-	return s.put(ctx, id, data, &sha)
+	return s.put(ctx, id, [][]byte{data}, &sha)
 }
 
-func (s *Store) put(ctx context.Context, id object.ChunkID, data []byte, sha *[32]byte) (Ref, error) {
-	switch {
-	case len(data) == 0:
-		return Ref{}, failed("chunk.put", id, object.Errorf(object.KindInvalid, "a chunk has at least one byte"))
-	case len(data) > MaxLength:
-		return Ref{}, failed("chunk.put", id,
-			object.Errorf(object.KindTooLarge, "a chunk of %d bytes: at most %d are possible", len(data), MaxLength))
+// PutPieces is Put for data that lies in pieces, one after another. All but the
+// last have the same length, a multiple of FrameSize; the last is not longer.
+func (s *Store) PutPieces(ctx context.Context, id object.ChunkID, pieces [][]byte) (Ref, error) {
+	return s.put(ctx, id, pieces, nil)
+}
+
+func (s *Store) put(ctx context.Context, id object.ChunkID, pieces [][]byte, sha *[32]byte) (Ref, error) {
+	data, err := newContent(pieces)
+	if err != nil {
+		return Ref{}, failed("chunk.put", id, err)
 	}
 	sum := hashing(data, sha)
 	defer sum() // the hash reads data, which is the caller's again when we return
@@ -55,22 +56,6 @@ func (s *Store) put(ctx context.Context, id object.ChunkID, data []byte, sha *[3
 		ref, err = s.putNew(ctx, id, data, sum)
 	}
 	return ref, failed("chunk.put", id, err)
-}
-
-// hashing computes the SHA-256 of data beside the writing; the result waits for it.
-func hashing(data []byte, known *[32]byte) func() [32]byte {
-	if known != nil {
-		return func() [32]byte { return *known }
-	}
-	const small = 256 << 10 // a goroutine costs more
-	if len(data) < small {
-		sum := sha256.Sum256(data)
-		return func() [32]byte { return sum }
-	}
-	done := make(chan struct{})
-	var sum [32]byte
-	go func() { sum = sha256.Sum256(data); close(done) }()
-	return func() [32]byte { <-done; return sum }
 }
 
 // putAgain deals with an id that is there already: it checks that copy from
@@ -101,7 +86,7 @@ func (g *grip) putAgain(ctx context.Context, sum func() [32]byte) (ref Ref, foun
 }
 
 // putNew writes the chunk to the first disk, in the order of rank, that takes it.
-func (s *Store) putNew(ctx context.Context, id object.ChunkID, data []byte, sum func() [32]byte) (Ref, error) {
+func (s *Store) putNew(ctx context.Context, id object.ChunkID, data content, sum func() [32]byte) (Ref, error) {
 	packed, err := s.pack(data)
 	if err != nil {
 		return Ref{}, err
@@ -120,9 +105,9 @@ func (s *Store) putNew(ctx context.Context, id object.ChunkID, data []byte, sum 
 					return Ref{}, err // it has its name: a second copy elsewhere would help nobody
 				}
 				s.stats.puts.Add(1)
-				s.stats.putBytes.Add(int64(len(data)))
+				s.stats.putBytes.Add(data.length)
 				s.stats.storedBytes.Add(packed.stored)
-				return Ref{SHA256: sum(), Length: int64(len(data)), Stored: packed.stored}, nil
+				return Ref{SHA256: sum(), Length: data.length, Stored: packed.stored}, nil
 			}
 		}
 		failures = append(failures, err)
@@ -174,99 +159,4 @@ func (s *Store) write(d *disk, id object.ChunkID, p *packed, sum func() [32]byte
 		err = errors.Join(err, rerr)
 	}
 	return false, err
-}
-
-// packed is a chunk in the form in which its frames are stored.
-type packed struct {
-	header
-	frames  []frame
-	bytes   []byte
-	release func() // gives bytes back
-}
-
-// pack cuts data into frames and compresses them where that saves enough.
-func (s *Store) pack(data []byte) (*packed, error) {
-	p := &packed{release: func() {}}
-	p.length = int64(len(data))
-	p.frames = make([]frame, frameCount(p.length))
-	if err := s.compressInto(p, data); err != nil {
-		return nil, err
-	}
-	if p.compression == None {
-		p.bytes = data
-		for i := range p.frames {
-			p.frames[i] = frame{stored: int32(frameLength(p.length, i))}
-		}
-	}
-	rest := p.bytes
-	for i := range p.frames {
-		n := p.frames[i].stored
-		p.frames[i].crc = castagnoli(rest[:n])
-		rest = rest[n:]
-	}
-	p.stored = int64(len(p.bytes))
-	return p, nil
-}
-
-// compressInto compresses data if the store does and the chunk as a whole gets smaller.
-func (s *Store) compressInto(p *packed, data []byte) error {
-	kind := s.opts.Compression
-	if kind == None {
-		return nil
-	}
-	scratch := s.buffers.Get().(*[]byte)
-	defer s.buffers.Put(scratch)
-	if promising, err := s.promising(kind, *scratch, data); err != nil || !promising {
-		return err
-	}
-	body := s.bodies.Get().(*[]byte)
-	p.release = func() { s.bodies.Put(body) }
-	out := (*body)[:0]
-	defer func() { *body = out[:0] }() // it may have grown
-	for i := range p.frames {
-		src := data[i*FrameSize:][:frameLength(p.length, i)]
-		enc, ok, err := s.codec.compress(kind, *scratch, src)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			enc = src
-		}
-		if !worthwhile(len(out)+len(enc), len(data)) {
-			return nil // too little is left to save
-		}
-		p.frames[i] = frame{stored: int32(len(enc)), compressed: ok}
-		out = append(out, enc...)
-	}
-	p.compression, p.bytes = kind, out
-	return nil
-}
-
-// promising tries a few frames of a long chunk, so that what is compressed
-// already (video, archives) costs little.
-func (s *Store) promising(kind Compression, scratch, data []byte) (bool, error) {
-	const samples = 4
-	frames := frameCount(int64(len(data)))
-	if frames <= 2*samples {
-		return true, nil
-	}
-	for i := range samples {
-		at := i * (frames - 1) / (samples - 1)
-		_, ok, err := s.codec.compress(kind, scratch, data[at*FrameSize:][:frameLength(int64(len(data)), at)])
-		if err != nil || ok {
-			return ok, err
-		}
-	}
-	return false, nil
-}
-
-// writeTo writes the file: first the frames, so that the hash is ready by the
-// time the header needs it.
-func (p *packed) writeTo(f vfs.File, id object.ChunkID, sum func() [32]byte) error {
-	if _, err := f.WriteAt(p.bytes, p.dataOffset()); err != nil {
-		return err
-	}
-	p.id, p.sha = id, sum()
-	_, err := f.WriteAt(appendHeader(nil, p.header, p.frames), 0)
-	return err
 }

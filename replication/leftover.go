@@ -1,0 +1,203 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/skshohagmiah/bucketdb/replication/namespace"
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+// What a crash, a lost answer or a client that went away left behind: it is
+// ended in batches of tidyBatch, until none is left.
+
+// tidyBatch bounds what is looked at in one view of a partition.
+const tidyBatch = 256
+
+// sweep settles transactions that began before a time and that this node does
+// not drive.
+func (n *Node) sweep(before time.Time) error {
+	var errs []error
+	for _, p := range n.parts {
+		var after namespace.TxID
+		for {
+			v := p.machine.View()
+			open, err := v.Open(after, tidyBatch)
+			v.Close()
+			if err != nil || len(open) == 0 {
+				errs = append(errs, err)
+				break
+			}
+			for _, ref := range open {
+				if n.live.get(ref.ID) != nil {
+					continue
+				}
+				if err := n.sweepOne(ref, p.id, before); err != nil && len(errs) < 10 { // a few tell enough
+					errs = append(errs, err)
+				}
+			}
+			if after = open[len(open)-1].ID; n.ctx.Err() != nil {
+				return errors.Join(errs...)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (n *Node) sweepOne(ref namespace.TxRef, at object.PartitionID, before time.Time) error {
+	ctx, cancel := n.detached()
+	defer cancel()
+	var rec *namespace.Transaction
+	err := n.inView(ctx, at, func(v *namespace.View) (err error) {
+		rec, err = v.Tx(ref.ID)
+		return err
+	})
+	if err != nil || rec == nil || rec.Began > before.UnixNano() {
+		return err
+	}
+	return n.settle(ctx, ref, at)
+}
+
+// dropStaged gives up what others than owner staged: earlier incarnations of this process.
+func (n *Node) dropStaged(owner object.UploadID) error {
+	var errs []error
+	for _, p := range n.parts[1:] {
+		for {
+			v := p.machine.View()
+			list, err := v.StagedBefore(owner, tidyBatch)
+			v.Close()
+			errs = append(errs, err)
+			if err != nil || len(list) == 0 {
+				break
+			}
+			for _, c := range list {
+				if _, err := n.propose(n.ctx, p.id, &namespace.Command{Unstage: &namespace.Unstage{Content: c}}); err != nil {
+					return errors.Join(append(errs, err)...)
+				}
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// leftovers are staged contents that an entry in doubt may use or make. The
+// sweeper gives them up once that entry is in the log or never will be; where it
+// was applied there is nothing to give up.
+type leftovers struct {
+	mu   sync.Mutex
+	list map[object.ContentID]leftover
+}
+
+type leftover struct {
+	part  object.PartitionID
+	since time.Time
+}
+
+// maxLeftovers bounds the memory; what is beyond waits for the next start.
+const maxLeftovers = 1 << 16
+
+func (l *leftovers) add(part object.PartitionID, c object.ContentID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.list == nil {
+		l.list = map[object.ContentID]leftover{}
+	}
+	if len(l.list) < maxLeftovers {
+		l.list[c] = leftover{part, time.Now()}
+	}
+}
+
+// take removes those that are there since before a time.
+func (l *leftovers) take(before time.Time) map[object.ContentID]object.PartitionID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := map[object.ContentID]object.PartitionID{}
+	for c, o := range l.list {
+		if !o.since.After(before) {
+			out[c] = o.part
+			delete(l.list, c)
+		}
+	}
+	return out
+}
+
+func (n *Node) dropLeftovers(before time.Time) error {
+	var errs []error
+	for c, part := range n.leftovers.take(before) {
+		ctx, cancel := n.detached()
+		_, err := n.propose(ctx, part, &namespace.Command{Unstage: &namespace.Unstage{Content: c}}) // back on the list if it fails
+		cancel()
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// endUploads gives up multipart uploads that ended half way, or whose bucket is gone.
+func (n *Node) endUploads() error {
+	for _, p := range n.parts[1:] {
+		for after, more := (object.UploadID{}), true; more; {
+			var ids []object.UploadID
+			var recs []namespace.UploadRec
+			v := p.machine.View()
+			err := v.Uploads(after, func(id object.UploadID, r namespace.UploadRec) bool {
+				ids, recs = append(ids, id), append(recs, r)
+				return len(ids) < tidyBatch
+			})
+			v.Close()
+			if err != nil {
+				return err
+			}
+			for i, id := range ids {
+				if err := n.endUploadIfOver(p.id, id, &recs[i]); err != nil {
+					return err
+				}
+			}
+			if more = len(ids) == tidyBatch; more {
+				after = ids[len(ids)-1]
+			}
+		}
+	}
+	return nil
+}
+
+func (n *Node) endUploadIfOver(part object.PartitionID, id object.UploadID, r *namespace.UploadRec) error {
+	if !r.Ended {
+		if _, err := n.GetAttr(n.ctx, r.Bucket); !object.IsKind(err, object.KindStale) {
+			return err
+		}
+	}
+	return n.endUpload(part, id)
+}
+
+// endIdleSessions forgets the sessions that were not seen since a time.
+func (n *Node) endIdleSessions(since time.Time) error {
+	for _, p := range n.parts {
+		for after, more := (object.UploadID{}), true; more; {
+			v := p.machine.View()
+			idle, last, err := v.IdleSessions(since.UnixNano(), after, tidyBatch)
+			v.Close()
+			if err != nil {
+				return err
+			}
+			for _, s := range idle {
+				if err := n.endSession(n.ctx, p.id, s, since); err != nil {
+					return err
+				}
+			}
+			after, more = last, !last.IsZero()
+		}
+	}
+	return nil
+}
+
+// endSession forgets a session in one partition, unless it was seen since.
+func (n *Node) endSession(ctx context.Context, part object.PartitionID, s object.UploadID, since time.Time) error {
+	for {
+		r, err := n.propose(ctx, part, &namespace.Command{EndSession: &namespace.EndSession{Session: s, Since: since.UnixNano()}})
+		if err != nil || r.Done {
+			return err
+		}
+	}
+}

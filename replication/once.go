@@ -1,0 +1,132 @@
+package replication
+
+import (
+	"context"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/skshohagmiah/bucketdb/replication/namespace"
+)
+
+// Exactly once: DESIGN.md has the argument.
+
+// token is the client's token of a mutation, for the entry that decides it.
+func token(ctx context.Context) *namespace.Token {
+	t, ok := ctx.Value(tokenKey{}).(Token)
+	if !ok || t.Session.IsZero() {
+		return nil
+	}
+	out := &namespace.Token{Session: t.Session, Seq: t.Seq, Ack: t.Ack}
+	if !t.fence.IsZero() {
+		out.Fence = t.fence[:]
+	}
+	return out
+}
+
+// withoutToken keeps a step that is not the mutation itself from taking its token.
+func withoutToken(ctx context.Context) context.Context {
+	return context.WithValue(ctx, tokenKey{}, Token{})
+}
+
+// retried is the token of a mutation that may have been sent before.
+func retried(ctx context.Context) (Token, bool) {
+	t, ok := ctx.Value(tokenKey{}).(Token)
+	return t, ok && t.Retry && !t.Session.IsZero()
+}
+
+// recalled is the kept result of a token that may have been sent before. A
+// retry may resolve to other partitions than the first attempt did, so all are asked.
+func (n *Node) recalled(ctx context.Context) (*namespace.Result, error) {
+	t, ok := retried(ctx)
+	if !ok {
+		return nil, nil
+	}
+	for _, p := range n.parts {
+		var r *namespace.Result
+		err := n.inView(ctx, p.id, func(v *namespace.View) (err error) {
+			r, err = v.Result(namespace.Token{Session: t.Session, Seq: t.Seq})
+			return err
+		})
+		if err != nil || r != nil {
+			return r, err
+		}
+	}
+	return nil, nil
+}
+
+// orKept is what a step before the mutation failed with, unless an earlier
+// attempt of the mutation happened: then its result.
+func (n *Node) orKept(ctx context.Context, err error) (*namespace.Result, error) {
+	if r, rerr := n.recalled(ctx); rerr == nil && r != nil {
+		return r, r.Err()
+	}
+	return nil, err
+}
+
+// fence makes every partition refuse the entries of earlier attempts that are
+// still on their way, or finds the result of one that got through.
+func (n *Node) fence(ctx context.Context, t Token) (context.Context, *namespace.Result, error) {
+	t.fence = newUploadID()
+	ctx = WithToken(ctx, t)
+	kept := make([]*namespace.Result, len(n.parts))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(64)
+	for i, p := range n.parts {
+		g.Go(func() error {
+			r, err := n.propose(gctx, p.id, &namespace.Command{Token: token(ctx), Fence: &namespace.Fence{}})
+			switch {
+			case err != nil:
+				return err
+			case r.Recalled:
+				kept[i] = r
+				return nil
+			case r.Fenced:
+				return again{r.Err()} // with another number
+			}
+			return r.Err()
+		})
+	}
+	err := g.Wait()
+	for _, r := range kept {
+		if r != nil {
+			return ctx, r, nil
+		}
+	}
+	return ctx, nil, err
+}
+
+// once runs a mutation, or answers with what an earlier attempt of the same
+// token came to. An error of a retry is answered only after another look: the
+// first attempt may have been on its way.
+func (n *Node) once(ctx context.Context, op func(ctx context.Context) (*namespace.Result, error)) (*namespace.Result, error) {
+	if r, err := n.recalled(ctx); err != nil || r != nil {
+		if err != nil {
+			return nil, err
+		}
+		return r, r.Err()
+	}
+	t, second := retried(ctx)
+	var r *namespace.Result
+	err := n.retry(ctx, func() (err error) {
+		ctx := ctx
+		if second {
+			var kept *namespace.Result
+			if ctx, kept, err = n.fence(ctx, t); err != nil || kept != nil {
+				r = kept
+				return err
+			}
+		}
+		r, err = op(ctx)
+		if second && err != nil && r != nil && r.Fenced {
+			return again{err} // another retry came between
+		}
+		return err
+	})
+	switch {
+	case err != nil && second:
+		return n.orKept(ctx, err)
+	case err == nil && r != nil && r.Recalled:
+		return r, r.Err()
+	}
+	return r, err
+}
