@@ -26,13 +26,16 @@ type file struct {
 	dirtyAt  time.Time // since when there is something dirty
 	flushing *layer    // on its way to the cluster; not changed meanwhile
 	inFlight *flushJob // the job that sends it
-	lost     error     // of appended bytes that are not sent again; close, fsync or Sync takes it
+	lost     error     // the last loss of appended bytes, which are not sent again
+	losses   uint64    // how many there were; each open has its own mark of those it was told
+	told     uint64    // Sync's mark
 }
 
 // handle is one open of a file. It is what the kernel calls fh.
 type handle struct {
 	f     *file
 	write bool
+	told  uint64 // losses that an fsync of this open answered; under the file's lock
 	ahead *prefetch
 }
 
@@ -193,7 +196,11 @@ func (f *filesystem) newHandle(n *object.Inode, flags uint32) *handle {
 	// Who truncates changes the file, though he may only read then.
 	write := flags&syscall.O_ACCMODE != syscall.O_RDONLY || flags&syscall.O_TRUNC != 0
 	fl := f.openFile(n, write)
-	return &handle{f: fl, write: write, ahead: newPrefetch(f, fl)}
+	h := &handle{f: fl, write: write, ahead: newPrefetch(f, fl)}
+	fl.mu.Lock()
+	h.told = fl.losses // what came before this open is not its own
+	fl.mu.Unlock()
+	return h
 }
 
 // change applies a change that takes no memory to the dirty layer; the flush
@@ -265,7 +272,12 @@ func (f *filesystem) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status
 	if h == nil || !h.write {
 		return fuse.OK
 	}
-	return f.flushFor(cancel, h.f)
+	// Whoever inherited the descriptor flushes, too, when he ends, and does not
+	// look at the answer: the mark stays where it is.
+	h.f.mu.Lock()
+	told := h.told
+	h.f.mu.Unlock()
+	return f.flushFor(cancel, h.f, &told)
 }
 
 // Fsync makes the file's content and attributes durable.
@@ -274,16 +286,16 @@ func (f *filesystem) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status
 	if h == nil {
 		return fuse.Status(syscall.EBADF)
 	}
-	return f.flushFor(cancel, h.f)
+	return f.flushFor(cancel, h.f, &h.told)
 }
 
 // FsyncDir has nothing to do: names are durable when their operation returns.
 func (f *filesystem) FsyncDir(<-chan struct{}, *fuse.FsyncIn) fuse.Status { return fuse.OK }
 
-func (f *filesystem) flushFor(cancel <-chan struct{}, fl *file) fuse.Status {
+func (f *filesystem) flushFor(cancel <-chan struct{}, fl *file, told *uint64) fuse.Status {
 	ctx, stop := f.waiting(cancel)
 	defer stop()
-	return statusOfInode(f.confirm(ctx, fl))
+	return statusOfInode(f.confirm(ctx, fl, told))
 }
 
 // Release drops a handle. Pages of a shared mapping may have come after the

@@ -50,14 +50,16 @@ func (f *filesystem) flush(ctx context.Context, fl *file) error {
 }
 
 // confirm is flush for those who ask for durability: they hear, once, of
-// appended bytes that an earlier flush lost, which nobody may have waited for.
-func (f *filesystem) confirm(ctx context.Context, fl *file) error {
+// appended bytes that an earlier flush lost, which nobody may have waited for. told
+// is the mark of whoever asks, under the file's lock: as in the kernel's errseq
+// every open hears of each loss, whatever another one was told.
+func (f *filesystem) confirm(ctx context.Context, fl *file, told *uint64) error {
 	err := f.flush(ctx, fl)
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
-	if lost := fl.lost; lost != nil {
-		fl.lost = nil
-		return lost
+	if fl.losses > *told {
+		*told, fl.told = fl.losses, fl.losses // the end of the mount tells only what nobody was told
+		return fl.lost
 	}
 	return err
 }
@@ -101,6 +103,7 @@ func (f *filesystem) finish(fl *file, s *sender, job *flushJob) {
 	}
 	if s.lost != nil {
 		fl.lost = s.lost
+		fl.losses++
 	}
 	fl.mu.Unlock()
 	f.wmem.put(freed)
@@ -121,7 +124,7 @@ func (f *filesystem) flushAll(ctx context.Context) error {
 	g := errgroup.Group{}
 	g.SetLimit(maxSending)
 	for _, fl := range f.nodes.files() {
-		g.Go(func() error { return object.WithOp(f.confirm(ctx, fl), "flush", "", fl.ino.String()) })
+		g.Go(func() error { return object.WithOp(f.confirm(ctx, fl, &fl.told), "flush", "", fl.ino.String()) })
 	}
 	return g.Wait()
 }

@@ -168,7 +168,7 @@ func TestShiftedAppendForgetsPages(t *testing.T) {
 	h := opened(f)
 	fh := f.handles.add(h)
 	f.nodes.keepCache(h.f.ino, 1)
-	in := &fuse.WriteIn{Fh: fh, Offset: 7}
+	in := &fuse.WriteIn{Fh: fh, Offset: 7, Flags: syscall.O_APPEND}
 	if _, st := f.Write(nil, in, []byte("line")); st != fuse.OK {
 		t.Fatal(st)
 	}
@@ -182,7 +182,7 @@ func TestFlushAfterShiftKeepsNoPages(t *testing.T) {
 	f := unmounted(t, &stub{})
 	h := opened(f)
 	f.nodes.keepCache(h.f.ino, 1)
-	if _, st := f.Write(nil, &fuse.WriteIn{Fh: f.handles.add(h), Offset: 7}, []byte("line")); st != fuse.OK {
+	if _, st := f.Write(nil, &fuse.WriteIn{Fh: f.handles.add(h), Offset: 7, Flags: syscall.O_APPEND}, []byte("line")); st != fuse.OK {
 		t.Fatal(st)
 	}
 	if err := f.flush(t.Context(), h.f); err != nil {
