@@ -178,6 +178,12 @@ func (n *Node) openStores() (err error) {
 	if err != nil {
 		return err
 	}
+	// A store of a newer format is refused before Badger touches anything.
+	for _, dir := range append([]string{n.cfg.MetadataPath}, n.cfg.StoragePaths...) {
+		if _, err := readLayout(n.cfg.FS, dir); err != nil {
+			return err
+		}
+	}
 	if n.meta, err = meta.Open(meta.Options{FS: n.cfg.FS, Dir: filepath.Join(n.cfg.MetadataPath, "badger"), Logger: n.log}); err != nil {
 		return err
 	}
