@@ -15,3 +15,18 @@ func Writers(s *Server) (n int) {
 	}
 	return n
 }
+
+// MapsDirect tells whether the kernel maps files that are open past its pages.
+func MapsDirect(s *Server) bool { return s.fs.mapsDirect }
+
+// Settling tells how many files a change waits in for appends to be sent.
+func Settling(s *Server) (n int) {
+	for _, fl := range s.fs.nodes.files() {
+		fl.mu.Lock()
+		if fl.settling != nil {
+			n++
+		}
+		fl.mu.Unlock()
+	}
+	return n
+}
