@@ -5,6 +5,7 @@
 package meta
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -105,7 +106,7 @@ func Open(opts Options) (*DB, error) {
 }
 
 func openBadger(opts Options, dir *directory, log *slog.Logger) (*DB, error) {
-	lines := &badgerLog{log: log}
+	lines := newBadgerLog(log)
 	if dir != nil {
 		lines.mark = func(text string) error { return dir.writeFile(OpDamage, damageName, text) }
 	}
@@ -118,16 +119,20 @@ func openBadger(opts Options, dir *directory, log *slog.Logger) (*DB, error) {
 	// bytes of its own.
 	db.maxKeys = int(b.MaxBatchCount()) - 8
 	db.maxBytes = int(b.MaxBatchSize()) - 4<<10
-	lines.books.attach(b.Tables)
+	ledger := &tables{db: b}
+	if dir != nil {
+		ledger.dir = dir.data()
+	}
+	lines.books.attach(ledger)
 	err = lines.damage()
 	if err == nil && db.tableBytes() <= verifyAtOpen {
-		err = db.Verify()
+		err = db.Verify(context.Background())
 	}
 	if err == nil {
 		err = db.loadApplied()
 	}
 	if err != nil {
-		return nil, errors.Join(err, b.Close())
+		return nil, errors.Join(err, db.closeBadger())
 	}
 	return db, nil
 }
@@ -198,23 +203,6 @@ func (db *DB) MaxTxn() (keys, bytes int) { return db.maxKeys, db.maxBytes }
 // Clean reports whether the database was closed properly before this Open.
 func (db *DB) Clean() bool { return db.dir == nil || db.dir.clean }
 
-// Verify reads every block and every index of the tables against its checksum;
-// KindCorrupt when one fails. It reads the whole database: what is read on the way
-// of a request is checked there, so this is for a scrubber, which finds what nobody
-// reads, and indexes that rot under an open database.
-func (db *DB) Verify() (err error) {
-	// Badger v4.9.6 dereferences a nil block on its way to report a bad one.
-	defer func() {
-		if r := recover(); r != nil {
-			err = corrupt(fmt.Errorf("%v", r))
-		}
-	}()
-	if err := db.badger.VerifyChecksum(); err != nil {
-		return corrupt(err)
-	}
-	return db.verifyIndexes()
-}
-
 func corrupt(cause error) error {
 	return object.Errorf(object.KindCorrupt,
 		"metadata database: a table cannot be read (%w); restore this node's metadata from a replica or a backup", cause)
@@ -247,13 +235,27 @@ func (db *DB) tableBytes() (sum int64) {
 func (db *DB) Close() error {
 	db.closing.Do(func() {
 		db.closed.Store(true)
-		if db.closeErr = db.badger.Close(); db.closeErr != nil {
+		if db.closeErr = db.closeBadger(); db.closeErr != nil {
 			db.closeErr = errors.Join(db.closeErr, db.dir.unlock())
 			return
 		}
 		db.closeErr = db.dir.leaveClean()
 	})
 	return db.closeErr
+}
+
+// closeBadger leaves Badger as it is when a compaction has to be held: it would be
+// waited for.
+func (db *DB) closeBadger() error {
+	closed := make(chan error, 1)
+	go func() { closed <- db.badger.Close() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-db.lines.stuck:
+		return errors.Join(db.lines.damage(), object.Errorf(object.KindUnavailable,
+			"the damage of the metadata database could not be written down: see the log, and end the process"))
+	}
 }
 
 var _ io.Closer = (*DB)(nil)
