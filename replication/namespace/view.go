@@ -14,11 +14,15 @@ type View struct {
 	part object.PartitionID
 	// txLow was true of a state before the view: it still is.
 	txLow uint64
+	names *names
+	round uint64 // of names, from before the view
 }
 
 // View opens a view.
 func (m *Machine) View() *View {
-	return &View{txLow: m.txLow.Load(), snap: m.o.Store.View(), part: m.o.Partition}
+	v := &View{txLow: m.txLow.Load(), part: m.o.Partition, names: &m.names, round: m.names.now()}
+	v.snap = m.o.Store.View()
+	return v
 }
 
 // Close ends the view.
@@ -74,8 +78,11 @@ func (v *View) LookupOne(dir object.InodeID, name string, isDir bool) (*Entry, e
 		stored += "/"
 	}
 	e, err := v.entry(dir, name, stored)
-	if err == nil && e == nil {
+	switch {
+	case err == nil && e == nil:
 		err = v.dirThere(dir)
+	case err == nil && isDir && e.Tx == nil:
+		v.names.keep(v.round, spot{dir, name}, e.Inode)
 	}
 	return e, err
 }
@@ -396,10 +403,15 @@ func (v *View) IdleSessions(since int64, behind object.UploadID, limit int) (lis
 // Epoch is the rename epoch that the partition knows, at least 1.
 func (v *View) Epoch() (uint64, error) {
 	b, ok, err := v.snap.Get([]byte{keyEpoch})
-	if err != nil || !ok || len(b) != 8 {
+	if err != nil {
 		return 1, err
 	}
-	return binary.BigEndian.Uint64(b), nil
+	epoch := uint64(1)
+	if ok && len(b) == 8 {
+		epoch = binary.BigEndian.Uint64(b)
+	}
+	v.names.keepEpoch(v.round, epoch)
+	return epoch, nil
 }
 
 // Rename is the control group's rename record.
