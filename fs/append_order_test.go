@@ -139,14 +139,8 @@ func TestReaderSeesAppends(t *testing.T) {
 // what is appended get on.
 func TestMapBesideAppends(t *testing.T) {
 	dir, fake, _ := mount(t, nil)
-	f, _ := openLog(t, dir, fake, []byte("0123456789"), os.O_APPEND|os.O_RDWR)
-	m, err := unix.Mmap(int(f.Fd()), 0, 10, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	ok(t, err)
-	line(t, f, "mine\n")
-	m[3] = 'M'
-	ok(t, unix.Msync(m, unix.MS_SYNC))
-	ok(t, unix.Munmap(m))
-	ok(t, f.Sync())
+	fake.PutRaw(root(t, fake), "log", []byte("0123456789"))
+	fstest.MapAppended(t, filepath.Join(dir, "log"))
 	if got := content(t, fake, "log"); got != "012M456789mine\n" {
 		t.Fatalf("%q", got)
 	}
@@ -191,38 +185,46 @@ func TestPositionalChangeAfterAppend(t *testing.T) {
 }
 
 // The same while the appended bytes are on their way, and that fails: they come
-// back under nothing that has a place.
+// back under nothing that has a place, and where they may be lost the change fails.
 func TestPositionalChangeWhileAppendFails(t *testing.T) {
-	dir, fake, s := mount(t, slowWriteback)
-	f, ino := openLog(t, dir, fake, []byte("0123456789"), os.O_APPEND)
-	g, err := os.OpenFile(filepath.Join(dir, "log"), os.O_WRONLY, 0)
-	ok(t, err)
-	defer g.Close()
-	line(t, f, "mine\n")
-	asked, answer := make(chan struct{}), make(chan struct{})
-	fake.SetBefore(func(ctx context.Context, op string) error {
-		if op != "write" || ctx.Value(elsewhere{}) != nil {
-			return nil
-		}
-		fake.SetBefore(nil)
-		close(asked)
-		<-answer
-		return &object.Error{Kind: object.KindNoSpace}
-	})
-	synced, changed := make(chan error, 1), make(chan error, 1)
-	go func() { synced <- s.Sync(context.Background()) }()
-	<-asked
-	appendElsewhere(t, fake, ino, "other\n")
-	go func() { _, err := g.WriteAt([]byte("M"), 14); changed <- err }()
-	eventually(t, "the write waits for what is appended before it", func() bool { return fs.Settling(s) == 1 })
-	close(answer)
-	if err := <-synced; !object.IsKind(err, object.KindNoSpace) {
-		t.Fatalf("Sync: %v", err)
-	}
-	ok(t, <-changed)
-	ok(t, g.Sync())
-	if got, want := content(t, fake, "log"), positional["pwrite"].want; got != want {
-		t.Fatalf("%q, want %q", got, want)
+	for kind, want := range map[object.Kind]string{object.KindNoSpace: positional["pwrite"].want, object.KindUnavailable: "0123456789other\n"} {
+		t.Run(kind.String(), func(t *testing.T) {
+			dir, fake, s := mount(t, slowWriteback)
+			f, ino := openLog(t, dir, fake, []byte("0123456789"), os.O_APPEND)
+			g, err := os.OpenFile(filepath.Join(dir, "log"), os.O_WRONLY, 0)
+			ok(t, err)
+			defer g.Close()
+			line(t, f, "mine\n")
+			asked, answer := make(chan struct{}), make(chan struct{})
+			fake.SetBefore(func(ctx context.Context, op string) error {
+				if op != "write" || ctx.Value(elsewhere{}) != nil {
+					return nil
+				}
+				fake.SetBefore(nil)
+				close(asked)
+				<-answer
+				return &object.Error{Kind: kind}
+			})
+			synced, changed := make(chan error, 1), make(chan error, 1)
+			go func() { synced <- s.Sync(context.Background()) }()
+			<-asked
+			appendElsewhere(t, fake, ino, "other\n")
+			go func() { _, err := g.WriteAt([]byte("M"), 14); changed <- err }()
+			eventually(t, "the write waits for what is appended before it", func() bool { return fs.Settling(s) == 1 })
+			close(answer)
+			if err := <-synced; !object.IsKind(err, kind) {
+				t.Fatalf("Sync: %v", err)
+			}
+			if err := <-changed; kind == object.KindNoSpace {
+				ok(t, err)
+				ok(t, g.Sync())
+			} else if !errors.Is(err, syscall.EIO) {
+				t.Fatalf("the write after a lost append: %v", err)
+			}
+			if got := content(t, fake, "log"); got != want {
+				t.Fatalf("%q, want %q", got, want)
+			}
+		})
 	}
 }
 
@@ -230,13 +232,20 @@ func TestPositionalChangeWhileAppendFails(t *testing.T) {
 // and sent later, without it; where they may be lost, fsync tells that too.
 func TestPositionalChangeFailsWithTheAppend(t *testing.T) {
 	for kind, errno := range map[object.Kind]syscall.Errno{object.KindNoSpace: syscall.ENOSPC, object.KindUnavailable: syscall.EIO} {
-		for _, name := range []string{"pwrite", "extend"} {
+		for name, change := range map[string]func(g *os.File) error{
+			"pwrite": func(g *os.File) error { _, err := g.WriteAt([]byte("M"), 14); return err },
+			"extend": func(g *os.File) error { return g.Truncate(23) },
+		} {
 			t.Run(name+" "+kind.String(), func(t *testing.T) {
 				dir, fake, s := mount(t, slowWriteback)
 				f, _ := openLog(t, dir, fake, []byte("0123456789"), os.O_APPEND)
+				// An open may stat the file, and that sends what it has.
+				g, err := os.OpenFile(filepath.Join(dir, "log"), os.O_WRONLY, 0)
+				ok(t, err)
+				defer g.Close()
 				line(t, f, "mine\n")
 				fake.SetBefore(failing("write", kind))
-				if err := positional[name].change(dir, f); !errors.Is(err, errno) {
+				if err := change(g); !errors.Is(err, errno) {
 					t.Fatalf("%v, want %v", err, errno)
 				}
 				fake.SetBefore(nil)

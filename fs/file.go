@@ -252,10 +252,11 @@ func (fl *file) mayChange(to int64, tail bool) bool {
 
 // admit returns with the file's lock held as soon as the change may be made,
 // for which it sends the appended bytes in the way; other appends wait
-// meanwhile, so that it ends. When they cannot be sent, or ctx ends, it
-// returns the error, the lock not held.
+// meanwhile, so that it ends. When they cannot be sent or are lost, whoever
+// sends them, or ctx ends, it returns the error, the lock not held.
 func (f *filesystem) admit(ctx context.Context, fl *file, to int64, tail bool) error {
 	fl.mu.Lock()
+	losses := fl.losses
 	for !fl.mayChange(to, tail) {
 		if others := fl.settling; others != nil {
 			fl.mu.Unlock()
@@ -273,6 +274,9 @@ func (f *filesystem) admit(ctx context.Context, fl *file, to int64, tail bool) e
 		fl.mu.Lock()
 		close(fl.settling)
 		fl.settling = nil
+		if err == nil && fl.losses != losses && !tail {
+			err = fl.lost // by a flush that was under way
+		}
 		if err != nil {
 			fl.mu.Unlock()
 			return err

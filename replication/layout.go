@@ -42,6 +42,10 @@ type layout struct {
 // nobody else can change it, and writes what describes a new one. The metadata's
 // lock is held.
 func (n *Node) openLayout() error {
+	// First: a storage path that names a store outlives a power cut only if that store does.
+	if err := makeDir(n.cfg.FS, n.cfg.MetadataPath); err != nil {
+		return err
+	}
 	for _, dir := range n.cfg.StoragePaths {
 		if err := makeDir(n.cfg.FS, dir); err != nil {
 			return err
@@ -63,6 +67,13 @@ func (n *Node) openLayout() error {
 		}
 	}
 	for _, dir := range s.unclaimed {
+		// The metadata's own by another name (a link), or one named twice.
+		if l, err := readLayout(n.cfg.FS, dir); err != nil || l != nil {
+			if err != nil {
+				return err
+			}
+			continue
+		}
 		if err := writeLayout(n.cfg.FS, dir, &layout{Version: layoutVersion, Store: s.store.Store}); err != nil {
 			return err
 		}

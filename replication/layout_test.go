@@ -2,6 +2,7 @@ package replication
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -281,5 +282,68 @@ func TestStoragePathThatWasMadeSurvivesAPowerCut(t *testing.T) {
 	defer s.Close()
 	if parts, err := s.Partitions(); err != nil || len(parts) == 0 {
 		t.Errorf("the chunks are gone: %v, %v", parts, err)
+	}
+}
+
+// One directory for both, by two names.
+func TestOneDirectoryByTwoNames(t *testing.T) {
+	for _, link := range []bool{false, true} {
+		dir := t.TempDir()
+		cfg := testConfig(t)
+		cfg.MetadataPath = filepath.Join(dir, "d")
+		cfg.StoragePaths = []string{filepath.Join(dir, "d")}
+		if link {
+			if err := os.Mkdir(filepath.Join(dir, "d"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink(filepath.Join(dir, "d"), filepath.Join(dir, "s")); err != nil {
+				t.Fatal(err)
+			}
+			cfg.StoragePaths = []string{filepath.Join(dir, "s")}
+		}
+		n, err := Open(context.Background(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+		n, err = Open(context.Background(), cfg)
+		if err != nil {
+			t.Errorf("link=%v: second start: %v", link, err)
+			continue
+		}
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// The power goes right after a new store was described, metadata and data on different trees.
+func TestPowerCutWhileAStoreIsMade(t *testing.T) {
+	pc := vfs.NewPowerCut()
+	cfg := testConfig(t)
+	cfg.FS, cfg.MetadataPath, cfg.StoragePaths = pc, "/ssd/meta", []string{"/hdd/chunks"}
+	n := &Node{cfg: cfg}
+	if err := n.cfg.complete(); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []string{"/ssd", "/hdd"} { // mount points
+		if err := pc.MkdirAll("x", d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := pc.SyncDir("x", "/"); err != nil {
+		t.Fatal(err)
+	}
+	if err := pc.MkdirAll("x", n.metaPath(), 0o755); err != nil { // as meta.Open does
+		t.Fatal(err)
+	}
+	if err := n.openLayout(); err != nil {
+		t.Fatal(err)
+	}
+	n.cfg.FS = pc.Crash(nil)
+	if _, err := n.survey(); err != nil {
+		t.Error("after the cut:", err)
 	}
 }

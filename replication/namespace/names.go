@@ -32,6 +32,18 @@ type File struct {
 // fileCost is about what a remembered file takes besides its bytes.
 const fileCost = 768
 
+// cost is about what a file takes to remember.
+func (f *File) cost() int {
+	sum := fileCost + len(f.Inline) + len(f.Inode.Target) + len(f.Inode.ContentType) + len(f.Inode.ETagValue)
+	for k, v := range f.Inode.Meta {
+		sum += len(k) + len(v)
+	}
+	for k, v := range f.Inode.Xattrs {
+		sum += len(k) + len(v)
+	}
+	return sum
+}
+
 // names remembers what every path is walked through and what is read often: the
 // rename epoch, the directories that names lead to, and small files. It answers
 // exactly what a View opened at this moment would: an entry that changes one of
@@ -82,6 +94,7 @@ func (n *names) keepEpoch(round, epoch uint64) {
 // the record; the bytes are shared.
 func (n *names) keepFile(round uint64, at spot, f File) {
 	f.Inode = cloneInode(f.Inode)
+	cost := f.cost()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if round != n.round || round%2 != 0 {
@@ -89,7 +102,7 @@ func (n *names) keepFile(round uint64, at spot, f File) {
 	}
 	n.drop(f.Inode.ID)
 	for id := range n.files { // any of them makes room
-		if n.bytes+len(f.Inline)+fileCost <= maxFileBytes {
+		if n.bytes+cost <= maxFileBytes {
 			break
 		}
 		n.drop(id)
@@ -98,7 +111,7 @@ func (n *names) keepFile(round uint64, at spot, f File) {
 		n.files = map[object.InodeID]File{}
 	}
 	n.files[f.Inode.ID] = f
-	n.bytes += len(f.Inline) + fileCost
+	n.bytes += cost
 	put(&n.named, at, f.Inode.ID)
 }
 
@@ -121,7 +134,7 @@ func put(m *map[spot]object.InodeID, at spot, id object.InodeID) {
 
 func (n *names) drop(id object.InodeID) {
 	if f, ok := n.files[id]; ok {
-		n.bytes -= len(f.Inline) + fileCost
+		n.bytes -= f.cost()
 		delete(n.files, id)
 	}
 }

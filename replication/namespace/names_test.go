@@ -204,3 +204,28 @@ func TestNamesNeverGoBack(t *testing.T) {
 	}
 	t.Log(hits.Load(), "answers from memory")
 }
+
+// What stands in a record counts against the bound, too.
+func TestNamesAreBoundedWithTheirAttributes(t *testing.T) {
+	var n names
+	for i := range 400 {
+		ino := &object.Inode{ID: object.InodeID(i + 1), Type: object.TypeRegular,
+			Xattrs: map[string][]byte{"user.x": make([]byte, 64<<10), "user.y": make([]byte, 60<<10)}}
+		n.keepFile(0, spot{1, fmt.Sprint(i)}, File{Inode: ino, Whole: true})
+	}
+	sum := 0
+	for _, f := range n.files {
+		for k, v := range f.Inode.Xattrs {
+			sum += len(k) + len(v)
+		}
+	}
+	if sum > maxFileBytes {
+		t.Errorf("%d files hold %d bytes of attributes, the bound is %d", len(n.files), sum, maxFileBytes)
+	}
+	for id := range n.files {
+		n.drop(id)
+	}
+	if n.bytes != 0 {
+		t.Errorf("%d bytes are left of nothing", n.bytes)
+	}
+}

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -56,7 +57,7 @@ type compactions struct {
 	known    map[uint64]uint64   // keys by table
 	passed   map[uint64]struct{} // tables of the compactions that were let go and have not ended
 	made     map[uint64]struct{} // new tables of the same, until they are the database's
-	failed   bool                // the database was not opened: there will be no ledger
+	failed   error               // why the database was not opened: there will be no ledger
 	free     bool                // nothing is held any more
 	balanced int                 // how often the books were found right
 }
@@ -89,7 +90,9 @@ func (c *compactions) line(format string, args []any) {
 	id, _ := args[0].(int)
 	switch format {
 	case lineOpen:
-		c.failed = true
+		if c.failed, _ = args[0].(error); c.failed == nil {
+			c.failed = errors.New("see the log")
+		}
 	case lineKeys:
 		added, _ := args[1].(uint64)
 		skipped, _ := args[2].(uint64)
@@ -110,10 +113,11 @@ func (c *compactions) line(format string, args []any) {
 	c.turned()
 }
 
-// hold returns when the tables under compaction have been read, and their successors
-// written, in full. Otherwise damaged is told so, and has to make it known for good
-// before it returns.
-func (c *compactions) hold(damaged func(what string)) {
+// hold returns nil when the tables under compaction have been read, and their
+// successors written, in full. Otherwise damaged is told so, and has to make it known
+// for good before it returns. An error: the database was not opened, so that nobody
+// can check the compaction; it must not be installed.
+func (c *compactions) hold(damaged func(what string)) error {
 	suspect := time.NewTimer(suspectAfter)
 	defer suspect.Stop()
 	look := time.NewTicker(lookAgain)
@@ -123,11 +127,9 @@ func (c *compactions) hold(damaged func(what string)) {
 		turn, verdict := c.pass()
 		switch verdict {
 		case passes:
-			return
+			return nil
 		case unchecked:
-			damaged("it could not be opened while a compaction ran, which nobody checked")
-			c.release()
-			return
+			return c.failure()
 		}
 		select {
 		case <-turn:
@@ -137,7 +139,7 @@ func (c *compactions) hold(damaged func(what string)) {
 			if idle && b.equal(suspected) {
 				damaged(b.String())
 				c.release()
-				return
+				return nil
 			}
 			// Seen twice, since a compactor may be about to wake.
 			suspected = b
@@ -147,6 +149,12 @@ func (c *compactions) hold(damaged func(what string)) {
 			}
 		}
 	}
+}
+
+func (c *compactions) failure() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failed
 }
 
 // verdict is what hold does next.
@@ -166,7 +174,7 @@ func (c *compactions) pass() (turn <-chan struct{}, v verdict) {
 	switch {
 	case c.free:
 		return nil, passes
-	case c.failed:
+	case c.failed != nil:
 		return nil, unchecked
 	case c.ledger != nil:
 		if b := c.balance(); b.right() {

@@ -110,7 +110,7 @@ func openBadger(opts Options, dir *directory, log *slog.Logger) (*DB, error) {
 	if dir != nil {
 		lines.mark = func(text string) error { return dir.writeFile(OpDamage, damageName, text) }
 	}
-	b, err := badger.Open(badgerOptions(opts, dir, lines))
+	b, err := startBadger(badgerOptions(opts, dir, lines), lines)
 	if err != nil {
 		return nil, object.Errorf(object.KindOf(err), "opening the metadata database in %s: %w", opts.Dir, err)
 	}
@@ -135,6 +135,27 @@ func openBadger(opts Options, dir *directory, log *slog.Logger) (*DB, error) {
 		return nil, errors.Join(err, db.closeBadger())
 	}
 	return db, nil
+}
+
+// startBadger is badger.Open, but when that fails while a compaction runs, which
+// nobody can check then: it is held for ever, and Badger's own end waits for it. The
+// old tables are whole, so that the next process may find nothing amiss.
+func startBadger(o badger.Options, lines *badgerLog) (*badger.DB, error) {
+	type opened struct {
+		db  *badger.DB
+		err error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		db, err := badger.Open(o)
+		done <- opened{db, err}
+	}()
+	select {
+	case got := <-done:
+		return got.db, got.err
+	case err := <-lines.unopened:
+		return nil, object.Errorf(object.KindUnavailable, "%w (a compaction that ran meanwhile was not installed; end the process before you try again)", err)
+	}
 }
 
 func badgerOptions(opts Options, dir *directory, lines badger.Logger) badger.Options {

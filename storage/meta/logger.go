@@ -26,10 +26,12 @@ type badgerLog struct {
 
 	once  sync.Once
 	stuck chan struct{} // closed when mark failed: a compaction is held until it succeeds
+
+	unopened chan error // why Open failed, when a compaction is held for ever for that
 }
 
 func newBadgerLog(log *slog.Logger) *badgerLog {
-	return &badgerLog{log: log, stuck: make(chan struct{})}
+	return &badgerLog{log: log, stuck: make(chan struct{}), unopened: make(chan error, 1)}
 }
 
 func (l *badgerLog) Errorf(format string, args ...any) {
@@ -55,7 +57,13 @@ func (l *badgerLog) debug(format string, args []any) {
 		l.log.Debug("badger: " + trimmed(format, args))
 	}
 	if format == lineStats {
-		l.books.hold(l.compactionLost)
+		if err := l.books.hold(l.compactionLost); err != nil {
+			select {
+			case l.unopened <- err:
+			default:
+			}
+			select {} // else Badger would install it
+		}
 		return
 	}
 	l.books.line(format, args)
