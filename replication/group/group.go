@@ -122,7 +122,8 @@ type Group struct {
 	background sync.WaitGroup
 	closing    chan struct{} // closed when Close begins
 	stopped    chan struct{} // closed when raft has stopped: no future resolves any more
-	stuck      chan struct{} // closed when raft's main loop has been parked for good: see stable
+	stuck      chan struct{} // closed when raft's main loop has been parked for good: see park
+	stuckOnce  sync.Once
 	made       chan struct{} // closed once raft is there, or never will be
 	closeOnce  sync.Once
 	stopOnce   sync.Once
@@ -161,7 +162,7 @@ func (g *Group) start() error {
 	}
 	made := sync.OnceFunc(func() { close(g.made) })
 	defer made()
-	r, err := raft.NewRaft(raftConfig(g.cfg), g.fsm, g.cfg.Log, stable{g.cfg.Log, g}, snapshots{g.cfg.Log}, trans)
+	r, err := raft.NewRaft(raftConfig(g.cfg), g.fsm, logs{g.cfg.Log, g}, stable{g.cfg.Log, g}, snapshots{g.cfg.Log}, trans)
 	if err != nil {
 		return err
 	}

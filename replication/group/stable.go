@@ -34,16 +34,13 @@ func (s stable) SetUint64(key []byte, v uint64) error {
 			return err
 		}
 		if !object.IsKind(err, object.KindNoSpace) {
-			close(s.g.stuck)
-			s.g.Fail(err)
-			select {}
+			s.g.park(err)
 		}
 		s.g.log.Warn("the disk of the log is full; the partition has no leader until there is room", "error", err)
 		select {
 		case <-time.After(termRetry):
 		case <-s.g.closing:
-			close(s.g.stuck)
-			select {}
+			s.g.hang()
 		}
 	}
 }
