@@ -24,6 +24,7 @@ import (
 const (
 	layoutVersion = 1
 	layoutName    = "STORE.json"
+	lockName      = "LOCK" // of storage/meta's directory, too
 	opLayout      = vfs.Op("layout.write")
 	opLayoutRead  = vfs.Op("layout.read")
 	opSpace       = vfs.Op("space.read")
@@ -50,7 +51,7 @@ func (n *Node) openLayout() error {
 		if err := makeDir(n.cfg.FS, dir); err != nil {
 			return err
 		}
-		lock, err := n.cfg.FS.Lock(opStorageLock, filepath.Join(dir, "LOCK"))
+		lock, err := n.cfg.FS.Lock(opStorageLock, filepath.Join(dir, lockName))
 		if err != nil {
 			return object.Errorf(object.KindBusy, "another bucketdb process uses %s: stop it, or give another storage path (%w)", dir, err)
 		}
@@ -131,6 +132,24 @@ func (n *Node) survey() (s survey, err error) {
 		return s, err
 	}
 	return s, n.checkOwners(s.store, owners)
+}
+
+// inUse is a KindBusy while another process has the directories open. It makes no file.
+func (n *Node) inUse() error {
+	for _, dir := range append([]string{n.metaPath()}, n.cfg.StoragePaths...) {
+		name := filepath.Join(dir, lockName)
+		if _, err := n.cfg.FS.Stat(opLayoutRead, name); err != nil {
+			continue
+		}
+		lock, err := n.cfg.FS.Lock(opStorageLock, name)
+		if errors.Is(err, vfs.ErrLocked) {
+			return object.Errorf(object.KindBusy, "another bucketdb process uses %s: stop it, or give other directories (%w)", dir, err)
+		}
+		if err == nil {
+			_ = lock.Close() // nothing was written
+		}
+	}
+	return nil
 }
 
 // checkStore compares the store with the configuration.

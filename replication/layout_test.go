@@ -347,3 +347,22 @@ func TestPowerCutWhileAStoreIsMade(t *testing.T) {
 		t.Error("after the cut:", err)
 	}
 }
+
+// A second process hears that there is a first, whatever else is wrong with its settings.
+func TestSecondProcessHearsOfTheFirst(t *testing.T) {
+	cfg := testConfig(t)
+	n, err := Open(context.Background(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Partitions++
+	if _, err := Open(context.Background(), cfg); !object.IsKind(err, object.KindBusy) {
+		t.Errorf("beside the first: %v, want a KindBusy", err)
+	}
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(context.Background(), cfg); !object.IsKind(err, object.KindInvalid) {
+		t.Errorf("after it: %v, want a KindInvalid", err)
+	}
+}

@@ -182,6 +182,9 @@ func (n *Node) openStores() (err error) {
 	}
 	// What must not be written to is refused before Badger touches anything.
 	if _, err := n.survey(); err != nil {
+		if busy := n.inUse(); busy != nil {
+			return busy // more to the point
+		}
 		return err
 	}
 	if n.meta, err = meta.Open(meta.Options{FS: n.cfg.FS, Dir: n.metaPath(), Logger: n.log}); err != nil {
