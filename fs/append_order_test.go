@@ -18,6 +18,7 @@ import (
 
 	"github.com/skshohagmiah/bucketdb/fs"
 	"github.com/skshohagmiah/bucketdb/fs/fstest"
+	"github.com/skshohagmiah/bucketdb/integration/need"
 	"github.com/skshohagmiah/bucketdb/server/api"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 	"golang.org/x/sys/unix"
@@ -84,7 +85,7 @@ func TestAppendsAreCutBetweenWrites(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir, fake, s := mount(t, slowWriteback)
 			if mode == os.O_RDWR && !fs.MapsDirect(s) {
-				t.Skip("this kernel cuts at the ends of pages what is open for reading too: it is older than 6.6")
+				need.Skip(t, "this kernel cuts at the ends of pages what is open for reading too: it is older than 6.6")
 			}
 			f, ino := openLog(t, dir, fake, nil, os.O_APPEND|mode)
 			between(fake, "write", func() { appendElsewhere(t, fake, ino, "|") })
@@ -383,5 +384,26 @@ func TestAppendersBesidePositionalWriter(t *testing.T) {
 				t.Errorf("%q is there %d times", l, seen[l])
 			}
 		}
+	}
+}
+
+// A loss that nobody was told of yet is told to who opens the file after it, too.
+func TestLaterOpenHearsOfAnUntoldLoss(t *testing.T) {
+	dir, fake, s := mount(t, slowWriteback)
+	f, ino := openLog(t, dir, fake, []byte("0123456789"), os.O_APPEND)
+	line(t, f, "mine\n")
+	fake.SetBefore(failing("write", object.KindUnavailable))
+	fs.Flush(s, ino) // as a stat does, which tells nobody
+	fake.SetBefore(nil)
+	for i, want := range []error{syscall.EIO, nil} { // the second open comes after somebody was told
+		g, err := os.OpenFile(filepath.Join(dir, "log"), os.O_WRONLY, 0)
+		ok(t, err)
+		if err := g.Sync(); !errors.Is(err, want) {
+			t.Errorf("open %d: fsync: %v, want %v", i, err, want)
+		}
+		ok(t, g.Close())
+	}
+	if err := f.Sync(); !errors.Is(err, syscall.EIO) {
+		t.Errorf("who appended: fsync: %v", err)
 	}
 }

@@ -1,5 +1,11 @@
 package fs
 
+import (
+	"context"
+
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
 // WriteMemory tells the bytes of unflushed writes now, and the most there were.
 func WriteMemory(s *Server) (used, peak int64) { return s.fs.wmem.stats() }
 
@@ -29,4 +35,9 @@ func Settling(s *Server) (n int) {
 		fl.mu.Unlock()
 	}
 	return n
+}
+
+// Flush sends what the file has, as a stat does: whatever comes of it is told nobody.
+func Flush(s *Server, ino object.InodeID) {
+	_ = s.fs.flush(context.Background(), s.fs.nodes.file(ino))
 }

@@ -212,7 +212,7 @@ func (f *filesystem) newHandle(n *object.Inode, flags uint32) *handle {
 	fl := f.openFile(n, write)
 	h := &handle{f: fl, write: write, ahead: newPrefetch(f, fl)}
 	fl.mu.Lock()
-	h.told = fl.losses // what came before this open is not its own
+	h.told = fl.told // as errseq has it: a loss that nobody was told of yet is this open's, too
 	fl.mu.Unlock()
 	return h
 }

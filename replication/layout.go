@@ -1,10 +1,8 @@
 package replication
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"errors"
-	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
@@ -12,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/skshohagmiah/bucketdb/replication/wal"
 	"github.com/skshohagmiah/bucketdb/storage/meta"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 	"github.com/skshohagmiah/bucketdb/storage/vfs"
@@ -24,7 +23,7 @@ import (
 const (
 	layoutVersion = 1
 	layoutName    = "STORE.json"
-	lockName      = "LOCK" // of storage/meta's directory, too
+	lockName      = meta.LockName // the storage paths' too
 	opLayout      = vfs.Op("layout.write")
 	opLayoutRead  = vfs.Op("layout.read")
 	opSpace       = vfs.Op("space.read")
@@ -184,7 +183,7 @@ func (n *Node) checkOwners(store *layout, owners map[string]*layout) error {
 // checkFormats refuses a log or metadata whose format this program does not
 // know. What cannot be read at all is left to those who open it.
 func (n *Node) checkFormats() error {
-	format, err := readStart(n.cfg.FS, filepath.Join(n.metaPath(), metaFormatName), maxMetaFormat)
+	format, err := readStart(n.cfg.FS, opLayoutRead, filepath.Join(n.metaPath(), meta.FormatName), maxMetaFormat)
 	if err != nil {
 		return err
 	}
@@ -198,15 +197,15 @@ func (n *Node) checkFormats() error {
 	}
 	for _, e := range entries {
 		path := filepath.Join(n.logPath(), e.Name())
-		if filepath.Ext(path) != logSuffix {
+		if filepath.Ext(path) != wal.Suffix {
 			continue
 		}
-		head, err := readStart(n.cfg.FS, path, logHead)
+		head, err := readStart(n.cfg.FS, opLayoutRead, path, wal.HeaderSize)
 		if err != nil {
 			return err
 		}
-		if v, ok := logFormatOf(head); ok && v != logVersion {
-			return object.Errorf(object.KindVersion, "log segment %s has format version %d, this program knows %d: start the program version that wrote it", path, v, logVersion)
+		if err := wal.CheckFormat(path, head); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -215,32 +214,12 @@ func (n *Node) checkFormats() error {
 func (n *Node) metaPath() string { return filepath.Join(n.cfg.MetadataPath, "badger") }
 func (n *Node) logPath() string  { return filepath.Join(n.cfg.MetadataPath, "wal") }
 
-// Where the formats stand that this package does not write itself: as much of
-// storage/meta (directory.go) and replication/wal (segment.go) as is needed to
-// know their versions before either is opened.
-const (
-	metaFormatName = "FORMAT" // a decimal number and a line feed
-	maxMetaFormat  = 64
-
-	logSuffix  = ".wal"
-	logMagic   = "BKTDBWAL"
-	logHead    = 64 // bytes: magic (8), version (4), …, CRC-32C of all before it (4)
-	logVersion = 1
-)
-
-// logFormatOf is the version of a segment with this header; false: it is damaged.
-func logFormatOf(head []byte) (uint32, bool) {
-	le := binary.LittleEndian
-	if len(head) < logHead || string(head[:8]) != logMagic ||
-		le.Uint32(head[logHead-4:]) != crc32.Checksum(head[:logHead-4], crc32.MakeTable(crc32.Castagnoli)) {
-		return 0, false
-	}
-	return le.Uint32(head[8:]), true
-}
+// maxMetaFormat is more than storage/meta's FormatName holds: a number and a line feed.
+const maxMetaFormat = 64
 
 // readStart reads the first max bytes of a file; nil where there is none.
-func readStart(f vfs.FS, path string, max int64) ([]byte, error) {
-	file, err := f.OpenFile(opLayoutRead, path, os.O_RDONLY, 0)
+func readStart(f vfs.FS, op vfs.Op, path string, max int64) ([]byte, error) {
+	file, err := f.OpenFile(op, path, os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -252,7 +231,7 @@ func readStart(f vfs.FS, path string, max int64) ([]byte, error) {
 }
 
 func readLayout(f vfs.FS, dir string) (*layout, error) {
-	b, err := readStart(f, filepath.Join(dir, layoutName), 64<<10)
+	b, err := readStart(f, opLayoutRead, filepath.Join(dir, layoutName), 64<<10)
 	if err != nil || b == nil {
 		return nil, err
 	}
@@ -267,23 +246,10 @@ func readLayout(f vfs.FS, dir string) (*layout, error) {
 }
 
 // writeLayout writes the description durably: temp file, fsync, rename, directory fsync.
-func writeLayout(f vfs.FS, dir string, l *layout) (err error) {
+func writeLayout(f vfs.FS, dir string, l *layout) error {
 	b, err := json.MarshalIndent(l, "", "  ")
 	if err != nil {
 		return err
 	}
-	tmp := filepath.Join(dir, layoutName+".tmp")
-	file, err := f.OpenFile(opLayout, tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(append(b, '\n'))
-	err = errors.Join(err, file.Sync(opLayout), file.Close())
-	if err != nil {
-		return err
-	}
-	if err := f.Rename(opLayout, tmp, filepath.Join(dir, layoutName)); err != nil {
-		return err
-	}
-	return f.SyncDir(opLayout, dir)
+	return writeDurably(f, opLayout, dir, layoutName, append(b, '\n'), 0o644)
 }

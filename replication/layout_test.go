@@ -199,16 +199,13 @@ func TestFormatsAreThoseOfTheirPackages(t *testing.T) {
 		t.Fatal(err)
 	}
 	rewrite(t, n.logPath()+"/*.wal", func(b []byte) []byte {
-		if v, ok := logFormatOf(b); !ok || v != logVersion {
-			t.Errorf("a segment has version %d, %v", v, ok)
-		}
 		return newerLog(b)
 	})
 	_, err := wal.Open(wal.Options{Dir: n.logPath()})
 	wantKind(t, err, object.KindVersion)
 	wantKind(t, n.checkFormats(), object.KindVersion)
 
-	rewrite(t, n.metaPath()+"/"+metaFormatName, func(b []byte) []byte {
+	rewrite(t, n.metaPath()+"/"+meta.FormatName, func(b []byte) []byte {
 		if string(b) != "1\n" || meta.FormatVersion != 1 {
 			t.Errorf("the metadata's format is %q", b)
 		}
@@ -216,19 +213,6 @@ func TestFormatsAreThoseOfTheirPackages(t *testing.T) {
 	})
 	_, err = meta.Open(meta.Options{Dir: n.metaPath()})
 	wantKind(t, err, object.KindVersion)
-}
-
-func FuzzLogFormatOf(f *testing.F) {
-	good := append([]byte(logMagic), make([]byte, logHead-len(logMagic))...)
-	f.Add(newerLog(good))
-	f.Add([]byte{})
-	f.Add(good[:40])
-	f.Fuzz(func(t *testing.T, b []byte) {
-		v, ok := logFormatOf(b)
-		if ok && (len(b) < logHead || v != binary.LittleEndian.Uint32(b[8:]) || !bytes.HasPrefix(b, []byte(logMagic))) {
-			t.Errorf("%x has version %d", b, v)
-		}
-	})
 }
 
 // disks keeps what lies under /disks in a filesystem that can lose its power.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand"
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -14,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/skshohagmiah/bucketdb/integration/need"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 	"github.com/skshohagmiah/bucketdb/storage/vfs"
 )
@@ -238,7 +238,7 @@ func TestPowerCut(t *testing.T) {
 		})
 	}
 	step, first := all/8, 1+rand.Intn(all/8)
-	if os.Getenv("BUCKETDB_FULL") == "1" {
+	if need.Full() {
 		step, first = 4, 1+rand.Intn(4)
 	}
 	for at := first; at <= all; at += step {

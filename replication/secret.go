@@ -2,7 +2,6 @@ package replication
 
 import (
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -22,31 +21,19 @@ const (
 // openSecret reads the cluster's secret from the metadata path, where the first
 // start of a store's first node makes it: a store is a cluster of one.
 func (n *Node) openSecret() error {
-	s, err := readSecret(n.cfg.FS, n.cfg.MetadataPath)
-	if errors.Is(err, fs.ErrNotExist) {
-		s = transport.NewSecret()
-		err = writeDurably(n.cfg.FS, opSecret, n.cfg.MetadataPath, secretName, []byte(s.Reveal()+"\n"), 0o600)
+	path := filepath.Join(n.cfg.MetadataPath, secretName)
+	text, err := readStart(n.cfg.FS, opSecretRead, path, secretLimit)
+	switch {
+	case err != nil:
+		return err
+	case text == nil:
+		n.secret = transport.NewSecret()
+		return writeDurably(n.cfg.FS, opSecret, n.cfg.MetadataPath, secretName, []byte(n.secret.Reveal()+"\n"), 0o600)
 	}
-	n.secret = s
-	return err
-}
-
-func readSecret(f vfs.FS, dir string) (transport.Secret, error) {
-	path := filepath.Join(dir, secretName)
-	file, err := f.OpenFile(opSecretRead, path, os.O_RDONLY, 0)
-	if err != nil {
-		return transport.Secret{}, err
+	if n.secret, err = transport.ParseSecret(string(text)); err != nil {
+		return object.Errorf(object.KindCorrupt, "%s: %w: restore the file from a backup or from another node; a node alone may remove it and gets a new one", path, err)
 	}
-	defer file.Close()
-	b, err := io.ReadAll(io.LimitReader(file, secretLimit))
-	if err != nil {
-		return transport.Secret{}, err
-	}
-	s, err := transport.ParseSecret(string(b))
-	if err != nil {
-		return s, object.Errorf(object.KindCorrupt, "%s: %w: restore the file from a backup or from another node; a node alone may remove it and gets a new one", path, err)
-	}
-	return s, nil
+	return nil
 }
 
 // writeDurably writes a whole small file: temp file, fsync, rename, directory fsync.

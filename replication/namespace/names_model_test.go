@@ -4,21 +4,17 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"reflect"
 	"testing"
 
+	"github.com/skshohagmiah/bucketdb/integration/need"
 	"github.com/skshohagmiah/bucketdb/replication/group"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
 // What is remembered is what a fresh view shows, after every entry of a random history.
 func TestNamesAreWhatAViewShows(t *testing.T) {
-	seeds := uint64(5)
-	if os.Getenv("BUCKETDB_FULL") != "" {
-		seeds = 60
-	}
-	for seed := range seeds {
+	for seed := range need.Size[uint64](5, 60) {
 		a := newApplier(t)
 		rng := rand.New(rand.NewPCG(seed, 1))
 		root := object.RootInode

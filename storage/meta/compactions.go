@@ -22,6 +22,8 @@ const (
 	// suspectAfter is how long a compaction is held before it is asked whether
 	// more is to come: others may still read.
 	suspectAfter = time.Second
+	// stuckAfter is how long nothing may be heard of the compactors while one is held.
+	stuckAfter = 5 * time.Minute
 	// lookAgain bounds the wait for a change that no line tells of.
 	lookAgain = 20 * time.Millisecond
 )
@@ -60,6 +62,7 @@ type compactions struct {
 	failed   error               // why the database was not opened: there will be no ledger
 	free     bool                // nothing is held any more
 	balanced int                 // how often the books were found right
+	patience time.Duration       // stuckAfter, but for tests
 }
 
 // attach begins the books; what ends before it is held until then.
@@ -116,13 +119,16 @@ func (c *compactions) line(format string, args []any) {
 // hold returns nil when the tables under compaction have been read, and their
 // successors written, in full. Otherwise damaged is told so, and has to make it known
 // for good before it returns. An error: the database was not opened, so that nobody
-// can check the compaction; it must not be installed.
-func (c *compactions) hold(damaged func(what string)) error {
+// can check the compaction; it must not be installed. stuck is told, again and again,
+// when it can be neither checked nor found idle for long (its directory cannot be
+// read, say): whoever waits for it must not wait on.
+func (c *compactions) hold(damaged func(what string), stuck func()) error {
 	suspect := time.NewTimer(suspectAfter)
 	defer suspect.Stop()
 	look := time.NewTicker(lookAgain)
 	defer look.Stop()
 	var suspected balance
+	lines, heard := c.heard(), time.Now()
 	for {
 		turn, verdict := c.pass()
 		switch verdict {
@@ -135,6 +141,11 @@ func (c *compactions) hold(damaged func(what string)) error {
 		case <-turn:
 		case <-look.C:
 		case <-suspect.C:
+			if now := c.heard(); now != lines {
+				lines, heard = now, time.Now()
+			} else if time.Since(heard) > c.bound() {
+				stuck()
+			}
 			b, idle := c.idle()
 			if idle && b.equal(suspected) {
 				damaged(b.String())
@@ -149,6 +160,20 @@ func (c *compactions) hold(damaged func(what string)) error {
 			}
 		}
 	}
+}
+
+// heard is how many lines have come.
+func (c *compactions) heard() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lines
+}
+
+func (c *compactions) bound() time.Duration {
+	if c.patience > 0 {
+		return c.patience
+	}
+	return stuckAfter
 }
 
 func (c *compactions) failure() error {

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -196,7 +198,7 @@ func TestKillBeforeTheDamageIsNoted(t *testing.T) {
 		t.Fatal("no damage")
 	}
 	must(t, db.Close()) // returns once it is noted
-	must(t, os.WriteFile(filepath.Join(copied, formatName), []byte("1\n"), 0o600))
+	must(t, os.WriteFile(filepath.Join(copied, FormatName), []byte("1\n"), 0o600))
 	if _, err := os.Stat(filepath.Join(copied, dataName, "MANIFEST")); err != nil {
 		t.Fatal(err)
 	}
@@ -238,11 +240,15 @@ type accounts struct {
 	under  atomic.Pointer[[]uint64]
 	counts map[uint64]uint64
 	files  atomic.Pointer[map[uint64]uint64] // nil: has none
+	broken error                             // of written
 }
 
 func (a *accounts) compacting() []uint64         { return *a.under.Load() }
 func (a *accounts) keyCounts() map[uint64]uint64 { return a.counts }
 func (a *accounts) written() (map[uint64]uint64, error) {
+	if a.broken != nil {
+		return nil, a.broken
+	}
 	if files := a.files.Load(); files != nil {
 		return *files, nil
 	}
@@ -254,12 +260,36 @@ func held(c *compactions) <-chan string {
 	end := make(chan string, 1)
 	go func() {
 		what := ""
-		if err := c.hold(func(damage string) { what = damage }); err != nil {
+		if err := c.hold(func(damage string) { what = damage }, func() {}); err != nil {
 			what = err.Error()
 		}
 		end <- what
 	}()
 	return end
+}
+
+// TestUncheckableCompaction: who waits for one that cannot be checked hears of it.
+func TestUncheckableCompaction(t *testing.T) {
+	a := &accounts{counts: map[uint64]uint64{1: 10}, broken: errors.New("too many open files")}
+	a.set(1)
+	c := compactions{patience: time.Millisecond}
+	c.attach(a)
+	read(&c, 0, 10, 0)
+	told, done := make(chan struct{}), make(chan error, 1)
+	once := sync.OnceFunc(func() { close(told) })
+	go func() { done <- c.hold(func(what string) { t.Error("told", what) }, once) }()
+	select {
+	case <-told:
+	case err := <-done:
+		t.Fatalf("it was let go: %v", err)
+	case <-time.After(20 * time.Second):
+		t.Fatal("nobody was told")
+	}
+	c.release()
+	must(t, <-done)
+	if err := newBadgerLog(slog.New(slog.DiscardHandler)).held(); !object.IsKind(err, object.KindUnavailable) {
+		t.Errorf("who waited gets %v", err)
+	}
 }
 
 func read(c *compactions, id int, added, skipped uint64) {

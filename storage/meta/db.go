@@ -274,8 +274,7 @@ func (db *DB) closeBadger() error {
 	case err := <-closed:
 		return err
 	case <-db.lines.stuck:
-		return errors.Join(db.lines.damage(), object.Errorf(object.KindUnavailable,
-			"the damage of the metadata database could not be written down: see the log, and end the process"))
+		return db.lines.held()
 	}
 }
 

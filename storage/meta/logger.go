@@ -2,6 +2,7 @@ package meta
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -25,7 +26,7 @@ type badgerLog struct {
 	mark  func(text string) error // leaves word for the next Open; nil: none
 
 	once  sync.Once
-	stuck chan struct{} // closed when mark failed: a compaction is held until it succeeds
+	stuck chan struct{} // closed when a compaction is held without an end: mark failed, or it cannot be checked
 
 	unopened chan error // why Open failed, when a compaction is held for ever for that
 }
@@ -57,7 +58,7 @@ func (l *badgerLog) debug(format string, args []any) {
 		l.log.Debug("badger: " + trimmed(format, args))
 	}
 	if format == lineStats {
-		if err := l.books.hold(l.compactionLost); err != nil {
+		if err := l.books.hold(l.compactionLost, l.compactionStuck); err != nil {
 			select {
 			case l.unopened <- err:
 			default:
@@ -81,9 +82,23 @@ func (l *badgerLog) compactionLost(what string) {
 	}
 	for err := l.mark(what + "\n"); err != nil; err = l.mark(what + "\n") {
 		l.log.Error("metadata: the damage cannot be written down; a compaction waits for it, make room or repair the disk", "err", err)
-		l.once.Do(func() { close(l.stuck) })
+		l.giveUp()
 		time.Sleep(markAgain)
 	}
+}
+
+// compactionStuck ends the waits for a compaction that cannot be checked. Nothing is lost.
+func (l *badgerLog) compactionStuck() {
+	l.log.Error("metadata: a compaction is held, since it cannot be checked: look at the directory and the limit of open files, and restart")
+	l.giveUp()
+}
+
+func (l *badgerLog) giveUp() { l.once.Do(func() { close(l.stuck) }) }
+
+// held is the error of who waited for a compaction that is held without an end; never nil.
+func (l *badgerLog) held() error {
+	return errors.Join(l.damage(), object.Errorf(object.KindUnavailable,
+		"a compaction of the metadata database is held: see the log, and restart the process"))
 }
 
 // damage is KindCorrupt once something was lost.

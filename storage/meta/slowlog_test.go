@@ -4,11 +4,12 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
-	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/skshohagmiah/bucketdb/integration/need"
 )
 
 // deepLog takes long, far down its own stack, for what compactions have to say.
@@ -41,10 +42,7 @@ func TestSlowDeepLogIsNoDamage(t *testing.T) {
 	opts.Logger = slog.New(deepLog{slog.DiscardHandler, new(atomic.Int64)})
 	db := open(t, opts)
 	random := rand.NewChaCha8([32]byte{})
-	rounds, deadline := 2, time.Now().Add(100*time.Second)
-	if os.Getenv("BUCKETDB_FULL") != "" {
-		rounds = 8
-	}
+	rounds, deadline := need.Size(2, 8), time.Now().Add(100*time.Second)
 	for n := 0; balanced(db) < rounds && time.Now().Before(deadline); n++ {
 		must(t, overwriteBy(db, n, func() []byte {
 			value := make([]byte, 700)

@@ -150,7 +150,7 @@ func (t *Txn) write(applied uint64, system func(*badger.Txn) error) error {
 }
 
 // commit waits for Badger, which waits for room, which waits for compactions: while
-// one is held for ever the database is damaged, and what becomes of w is no matter.
+// one is held without an end, whether w is kept is unknown until the next start.
 func (db *DB) commit(w *badger.Txn) error {
 	done := make(chan error, 1)
 	w.CommitWith(func(err error) { done <- err })
@@ -158,6 +158,6 @@ func (db *DB) commit(w *badger.Txn) error {
 	case err := <-done:
 		return err
 	case <-db.lines.stuck:
-		return db.lines.damage()
+		return db.lines.held()
 	}
 }
