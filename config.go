@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"regexp"
 
 	"github.com/skshohagmiah/bucketdb/replication"
 	"github.com/skshohagmiah/bucketdb/storage/object"
@@ -62,6 +63,7 @@ type Config struct {
 // an address or a node to join is refused with KindNotSupported.
 type ClusterConfig struct {
 	NodeID    string   // this node's name, unique in the cluster; "" is DefaultNodeID
+	APIAddr   string   // where clients reach this node, host:port, as the cluster tells them; "": nowhere
 	Bootstrap bool     // start a new cluster of which this is the first node; a node alone always does
 	HTTPAddr  string   // where this node listens for other nodes; "": nowhere
 	Join      []string // nodes to join
@@ -134,6 +136,8 @@ func within(path, dir string) bool {
 	return err == nil && filepath.IsLocal(rel)
 }
 
+var nodeID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
 func (c *ClusterConfig) validate() error {
 	switch {
 	case len(c.Join) > 0:
@@ -142,13 +146,8 @@ func (c *ClusterConfig) validate() error {
 	case c.HTTPAddr != "":
 		return object.Errorf(object.KindNotSupported,
 			"Cluster.HTTPAddr: a node alone opens no port; leave it empty until this version can join nodes")
-	case len(c.NodeID) > 64:
-		return invalid("Cluster.NodeID", c.NodeID, "up to 64 bytes long")
-	}
-	for _, r := range c.NodeID {
-		if r <= ' ' || r > '~' || r == '/' {
-			return invalid("Cluster.NodeID", fmt.Sprintf("%q", c.NodeID), "printable ASCII without blanks and '/'")
-		}
+	case c.NodeID != "" && !nodeID.MatchString(c.NodeID):
+		return invalid("Cluster.NodeID", fmt.Sprintf("%q", c.NodeID), "1 to 64 of A-Z a-z 0-9 . _ -")
 	}
 	return nil
 }
@@ -168,6 +167,7 @@ func (c *Config) node() replication.Config {
 	}
 	return replication.Config{
 		NodeID:          id,
+		API:             c.Cluster.APIAddr,
 		MetadataPath:    c.MetadataPath,
 		StoragePaths:    append([]string{c.StoragePath}, c.ExtraStoragePaths...),
 		MetadataReserve: c.MetadataReserve,

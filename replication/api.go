@@ -178,6 +178,19 @@ type Status struct {
 	Ready      bool
 	Usage      Usage
 	Partitions []PartitionStatus
+
+	Cluster string // its id
+	Epoch   uint64 // of the map
+	Nodes   []NodeStatus
+}
+
+// NodeStatus is one node as the control group has it.
+type NodeStatus struct {
+	ID     string
+	State  string // "joining", "up", "draining", "gone", "removed"
+	API    string // where clients reach it, host:port; "" nowhere
+	Zone   string
+	Weight uint32
 }
 
 // PartitionStatus is one Raft group.

@@ -51,12 +51,14 @@ func (n *Node) named(ctx context.Context, p *place, w want) (s sight, err error)
 		return s, errNoObject()
 	}
 	if w != wantName && !p.isDir {
-		part, err := n.readable(ctx, p.dir.Partition())
+		here, err := n.current(ctx, p.dir.Partition())
 		if err != nil {
 			return s, err
 		}
-		if f, ok := part.machine.File(p.dir, p.name); ok && (f.Whole || w == wantRecord) {
-			return sight{ino: f.Inode.ID, file: f}, nil
+		if here != nil {
+			if f, ok := here.File(p.dir, p.name); ok && (f.Whole || w == wantRecord) {
+				return sight{ino: f.Inode.ID, file: f}, nil
+			}
 		}
 	}
 	e, err := n.oneEntry(ctx, p.dir, p.name, p.isDir, func(v *namespace.View, e *namespace.Entry) (err error) {

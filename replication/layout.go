@@ -36,6 +36,7 @@ type layout struct {
 	Store      string `json:"store"`
 	Partitions int    `json:"partitions,omitempty"`
 	Node       string `json:"node,omitempty"`
+	Cluster    string `json:"cluster,omitempty"` // its id; stands here before the control group hears of it
 }
 
 // openLayout takes the storage paths, looks at the store once more, now that
@@ -62,10 +63,14 @@ func (n *Node) openLayout() error {
 	}
 	if s.store == nil {
 		s.store = &layout{Version: layoutVersion, Store: newUploadID().String(), Partitions: n.cfg.Partitions, Node: n.cfg.NodeID}
+	}
+	if s.store.Cluster == "" { // new, or made before stores named their cluster
+		s.store.Cluster = newUploadID().String()
 		if err := writeLayout(n.cfg.FS, n.cfg.MetadataPath, s.store); err != nil {
 			return err
 		}
 	}
+	n.store = *s.store
 	for _, dir := range s.unclaimed {
 		// The metadata's own by another name (a link), or one named twice.
 		if l, err := readLayout(n.cfg.FS, dir); err != nil || l != nil {

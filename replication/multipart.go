@@ -172,11 +172,11 @@ func (n *Node) Uploads(ctx context.Context, bucket, prefix, after string, limit 
 		limit = DefaultListLimit
 	}
 	var list []Upload
-	for _, p := range n.parts[1:] {
-		err := n.inView(ctx, p.id, func(v *namespace.View) error {
+	for part := range n.ids(firstData) {
+		err := n.inView(ctx, part, func(v *namespace.View) error {
 			return v.Uploads(object.UploadID{}, func(id object.UploadID, r namespace.UploadRec) bool {
 				if !r.Ended && r.Bucket == b.Root && strings.HasPrefix(r.Key, prefix) && r.Key > after {
-					list = append(list, Upload{ID: uploadName(p.id, id), Bucket: bucket, Key: r.Key, Started: time.Unix(0, r.Started)})
+					list = append(list, Upload{ID: uploadName(part, id), Bucket: bucket, Key: r.Key, Started: time.Unix(0, r.Started)})
 				}
 				if len(list) >= 2*limit { // keep the first ones only: bounded memory
 					list = firstUploads(list, limit)

@@ -5,11 +5,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"iter"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/skshohagmiah/bucketdb/replication/control"
 	"github.com/skshohagmiah/bucketdb/replication/group"
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
 	"github.com/skshohagmiah/bucketdb/replication/transport"
@@ -35,6 +37,7 @@ const (
 // Config of a Node. Zero fields take the defaults.
 type Config struct {
 	NodeID        string   // default "node1"
+	API           string   // where clients reach this node, host:port; "" nowhere
 	MetadataPath  string   // Badger, the WAL, secrets
 	StoragePaths  []string // one directory a disk, for chunks
 	Partitions    int      // data partitions; fixed when the store is made
@@ -52,8 +55,9 @@ type Config struct {
 	FS              vfs.FS // default vfs.OS()
 	Logger          *slog.Logger
 
-	// walSegment is the length of a log segment; in tests, to have many.
-	walSegment int64
+	// walSegment is the length of a log segment; in tests, to have many. memTable is
+	// the size of the metadata's memtables: large ones take the race detector long.
+	walSegment, memTable int64
 }
 
 func (c *Config) complete() error {
@@ -80,6 +84,9 @@ func (c *Config) complete() error {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if id, err := control.ParseReplicaID(c.NodeID); err != nil || id.Generation != 0 {
+		return object.Errorf(object.KindInvalid, "NodeID is %q: give 1 to 64 of A-Z a-z 0-9 . _ -", c.NodeID)
 	}
 	switch {
 	case c.MetadataPath == "":
@@ -111,6 +118,7 @@ type Node struct {
 	bufs   *buffers
 
 	locks  []io.Closer      // of the storage paths
+	store  layout           // what the metadata path says of itself
 	secret transport.Secret // of the cluster, which a node alone is, too
 
 	live      liveTxs
@@ -169,6 +177,9 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if _, err := n.do(ctx, object.Control, &namespace.Command{Init: &namespace.Init{}}); err != nil {
 		return nil, err
 	}
+	if err := n.enroll(ctx); err != nil {
+		return nil, err
+	}
 	n.checkSpace()
 	n.background()
 	n.ready.Store(true)
@@ -187,7 +198,7 @@ func (n *Node) openStores() (err error) {
 		}
 		return err
 	}
-	if n.meta, err = meta.Open(meta.Options{FS: n.cfg.FS, Dir: n.metaPath(), Logger: n.log}); err != nil {
+	if n.meta, err = meta.Open(meta.Options{FS: n.cfg.FS, Dir: n.metaPath(), MemTableBytes: n.cfg.memTable, Logger: n.log}); err != nil {
 		return err
 	}
 	if err := n.openLayout(); err != nil {
@@ -335,6 +346,17 @@ func (n *Node) partition(p object.PartitionID) (*partition, error) {
 		return nil, object.Errorf(object.KindStale, "there is no partition %d", p)
 	}
 	return n.parts[p], nil
+}
+
+// firstData is the first partition behind the control group's.
+const firstData = object.Control + 1
+
+// ids are the numbers of all partitions from one on.
+func (n *Node) ids(from object.PartitionID) iter.Seq[object.PartitionID] {
+	return func(yield func(object.PartitionID) bool) {
+		for id := from; int(id) <= n.cfg.Partitions && yield(id); id++ {
+		}
+	}
 }
 
 // spread picks a partition for a new directory.

@@ -24,6 +24,7 @@ func testConfig(t testing.TB) Config {
 		Partitions:   8,
 		ChunkSize:    64 << 10,
 		LeasePeriod:  50 * time.Millisecond,
+		memTable:     16 << 20,
 		Logger:       slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: level})),
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
+	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
 // Exactly once: DESIGN.md has the argument.
@@ -41,9 +42,9 @@ func (n *Node) recalled(ctx context.Context) (*namespace.Result, error) {
 	if !ok {
 		return nil, nil
 	}
-	for _, p := range n.parts {
+	for id := range n.ids(object.Control) {
 		var r *namespace.Result
-		err := n.inView(ctx, p.id, func(v *namespace.View) (err error) {
+		err := n.inView(ctx, id, func(v *namespace.View) (err error) {
 			r, err = v.Result(namespace.Token{Session: t.Session, Seq: t.Seq})
 			return err
 		})
@@ -68,17 +69,17 @@ func (n *Node) orKept(ctx context.Context, err error) (*namespace.Result, error)
 func (n *Node) fence(ctx context.Context, t Token) (context.Context, *namespace.Result, error) {
 	t.fence = newUploadID()
 	ctx = WithToken(ctx, t)
-	kept := make([]*namespace.Result, len(n.parts))
+	kept := make([]*namespace.Result, 1+n.cfg.Partitions)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(64)
-	for i, p := range n.parts {
+	for id := range n.ids(object.Control) {
 		g.Go(func() error {
-			r, err := n.propose(gctx, p.id, &namespace.Command{Token: token(ctx), Fence: &namespace.Fence{}})
+			r, err := n.propose(gctx, id, &namespace.Command{Token: token(ctx), Fence: &namespace.Fence{}})
 			switch {
 			case err != nil:
 				return err
 			case r.Recalled:
-				kept[i] = r
+				kept[id] = r
 				return nil
 			case r.Fenced:
 				return again{r.Err()} // with another number

@@ -104,17 +104,21 @@ func (n *Node) locate(ctx context.Context, bucket, key string) (p place, err err
 
 // root is the rename epoch, and then a bucket's root directory.
 func (n *Node) root(ctx context.Context, bucket string) (epoch uint64, root object.InodeID, err error) {
-	part, err := n.readable(ctx, object.Control)
+	here, err := n.current(ctx, object.Control)
 	if err != nil {
 		return 0, 0, err
 	}
-	epoch, ok := part.machine.Epoch()
-	if ok {
-		if root, ok = part.machine.Dir(object.RootInode, bucket); ok {
-			return epoch, root, nil
+	if here != nil {
+		if epoch, ok := here.Epoch(); ok {
+			if root, ok = here.Dir(object.RootInode, bucket); ok {
+				return epoch, root, nil
+			}
 		}
 	}
-	v := part.machine.View()
+	v, err := n.viewOf(ctx, object.Control, here)
+	if err != nil {
+		return 0, 0, err
+	}
 	defer v.Close()
 	if epoch, err = v.Epoch(); err != nil {
 		return 0, 0, err
@@ -132,11 +136,14 @@ func (n *Node) root(ctx context.Context, bucket string) (epoch uint64, root obje
 // unmoved is nil while the rename epoch is still the one that a place was
 // resolved under.
 func (n *Node) unmoved(ctx context.Context, p *place) error {
-	part, err := n.readable(ctx, object.Control)
+	here, err := n.current(ctx, object.Control)
 	if err != nil {
 		return err
 	}
-	epoch, ok := part.machine.Epoch()
+	epoch, ok := uint64(0), false
+	if here != nil {
+		epoch, ok = here.Epoch()
+	}
 	if !ok {
 		if epoch, err = n.epoch(ctx); err != nil {
 			return err
@@ -150,12 +157,14 @@ func (n *Node) unmoved(ctx context.Context, p *place) error {
 
 // subdir is the directory under a name, or 0.
 func (n *Node) subdir(ctx context.Context, dir object.InodeID, name string) (object.InodeID, error) {
-	part, err := n.readable(ctx, dir.Partition())
+	here, err := n.current(ctx, dir.Partition())
 	if err != nil {
 		return 0, err
 	}
-	if sub, ok := part.machine.Dir(dir, name); ok {
-		return sub, nil
+	if here != nil {
+		if sub, ok := here.Dir(dir, name); ok {
+			return sub, nil
+		}
 	}
 	sub, err := n.oneEntry(ctx, dir, name, true, nil)
 	switch {

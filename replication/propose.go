@@ -123,16 +123,20 @@ func pause(ctx context.Context, attempt int) error {
 	}
 }
 
-// readable is a partition whose state, from here on, holds everything that was
-// acknowledged before the call.
-func (n *Node) readable(ctx context.Context, id object.PartitionID) (*partition, error) {
+// current is a partition's machine on this node once it has everything that was
+// acknowledged before the call. It is nil, without an error, where the partition is to be
+// read elsewhere: look into a view.
+func (n *Node) current(ctx context.Context, id object.PartitionID) (*namespace.Machine, error) {
 	p, err := n.partition(id)
 	if err != nil {
 		return nil, err
 	}
 	limit := &deadline{Context: ctx, after: time.Duration(n.patience.Load())}
 	defer limit.end()
-	return p, p.group.Read(limit)
+	if err := p.group.Read(limit); err != nil {
+		return nil, err
+	}
+	return p.machine, nil
 }
 
 // deadline is context.WithTimeout for a wait that hardly ever happens: there is
@@ -164,11 +168,16 @@ func (d *deadline) end() {
 
 // view opens a linearizable view of a partition. Close it.
 func (n *Node) view(ctx context.Context, id object.PartitionID) (*namespace.View, error) {
-	p, err := n.readable(ctx, id)
+	here, err := n.current(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	return p.machine.View(), nil
+	return n.viewOf(ctx, id, here)
+}
+
+// viewOf opens a view of what current gave.
+func (n *Node) viewOf(_ context.Context, _ object.PartitionID, here *namespace.Machine) (*namespace.View, error) {
+	return here.View(), nil
 }
 
 // inView runs fn on a linearizable view of a partition.

@@ -298,9 +298,9 @@ func (n *Node) raiseEpochs(ctx context.Context, epoch uint64) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	for _, p := range n.parts[1:] {
+	for id := range n.ids(firstData) {
 		g.Go(func() error {
-			_, err := n.propose(ctx, p.id, &namespace.Command{RaiseEpoch: &namespace.RaiseEpoch{Epoch: epoch}})
+			_, err := n.propose(ctx, id, &namespace.Command{RaiseEpoch: &namespace.RaiseEpoch{Epoch: epoch}})
 			return err
 		})
 	}

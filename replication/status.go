@@ -3,6 +3,8 @@ package replication
 import (
 	"context"
 	"runtime/debug"
+
+	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
 // Usage is the capacity of the disks.
@@ -38,7 +40,25 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 		st := p.group.Stats()
 		s.Partitions = append(s.Partitions, PartitionStatus{ID: p.id, Leader: leader, Term: st.Term, Applied: p.machine.Applied(), Durable: p.machine.Durable()})
 	}
+	n.clusterStatus(&s)
 	return s, nil
+}
+
+// clusterStatus adds what this node has of the control state, perhaps not the
+// newest: a node in trouble shows what it can.
+func (n *Node) clusterStatus(s *Status) {
+	v := n.parts[object.Control].machine.View()
+	defer v.Close()
+	state, err := v.Control()
+	if err != nil {
+		n.logged("status of the cluster", err)
+		return
+	}
+	s.Cluster, s.Epoch = object.UploadID(state.Cluster).String(), state.Epoch
+	for i := range state.Nodes {
+		c := &state.Nodes[i]
+		s.Nodes = append(s.Nodes, NodeStatus{ID: string(c.ID), State: c.State().String(), API: c.API, Zone: c.Zone, Weight: c.Weight})
+	}
 }
 
 func version() string {

@@ -26,7 +26,10 @@ func (s *Server) cluster(c *gin.Context) error {
 		return object.WithOp(err, "cluster", "", "")
 	}
 	out := api.Cluster{Node: st.Node, Version: st.Version, Started: st.Started, Ready: st.Ready, Usage: usageOf(st.Usage),
-		Partitions: make([]api.Partition, len(st.Partitions))}
+		Partitions: make([]api.Partition, len(st.Partitions)), Cluster: st.Cluster, Epoch: st.Epoch, Nodes: make([]api.ClusterNode, len(st.Nodes))}
+	for i, n := range st.Nodes {
+		out.Nodes[i] = api.ClusterNode(n)
+	}
 	for i, p := range st.Partitions {
 		out.Partitions[i] = api.Partition{ID: p.ID, Leader: p.Leader, Term: p.Term, Applied: p.Applied, Durable: p.Durable}
 	}

@@ -164,6 +164,10 @@ func (a *app) printStatus(s api.Cluster) error {
 		}
 	}
 	w := tabwriter.NewWriter(a.io.out, 0, 8, 2, ' ', 0)
+	fmt.Fprintf(w, "cluster\t%s, map epoch %d\n", s.Cluster, s.Epoch)
+	for _, n := range s.Nodes {
+		fmt.Fprintf(w, "member\t%s, %s\n", n.ID, n.State)
+	}
 	fmt.Fprintf(w, "node\t%s\n", s.Node)
 	fmt.Fprintf(w, "version\t%s\n", s.Version)
 	fmt.Fprintf(w, "started\t%s\n", s.Started.Local().Format(time.DateTime))

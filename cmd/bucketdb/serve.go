@@ -106,6 +106,7 @@ func (s *serverFlags) serve(ctx context.Context, cfg *bucketdb.Config, logger *s
 	}
 	defer ln.Close()
 	start := time.Now()
+	cfg.Cluster.APIAddr = ln.Addr().String()
 	db, err := bucketdb.Open(ctx, cfg)
 	if err != nil {
 		return openAdvice(err, cfg)

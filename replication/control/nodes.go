@@ -13,15 +13,15 @@ const (
 	maxZone    = 128
 )
 
-// checkJoin refuses nonsense.
+// checkJoin refuses nonsense. A node alone may have no address: the library opens no port.
 func checkJoin(c *Join) *Result {
 	switch {
 	case !validID(c.Node):
 		return failf(object.KindInvalid, "node id %q is not possible: use 1 to 64 of A-Z a-z 0-9 . _ -", c.Node)
 	case c.Store == StoreID{} || c.Incarnation == Incarnation{}:
 		return failf(object.KindInvalid, "node %s came without a store id or an incarnation", c.Node)
-	case c.API == "" || c.Peer == "" || len(c.API) > maxAddress || len(c.Peer) > maxAddress:
-		return failf(object.KindInvalid, "node %s came without an address that others can reach, or with one over %d bytes", c.Node, maxAddress)
+	case len(c.API) > maxAddress || len(c.Peer) > maxAddress:
+		return failf(object.KindInvalid, "node %s came with an address of over %d bytes", c.Node, maxAddress)
 	case len(c.Zone) > maxZone:
 		return failf(object.KindInvalid, "the zone of node %s has %d bytes: choose a name of up to %d", c.Node, len(c.Zone), maxZone)
 	case c.Versions.Min > c.Versions.Max || c.Versions.Max == 0:
@@ -41,6 +41,9 @@ func newNode(c *Join, next uint64) *Node {
 func (s *change) join(c *Join) *Result {
 	if bad := checkJoin(c); bad != nil {
 		return bad
+	}
+	if c.API == "" || c.Peer == "" {
+		return failf(object.KindInvalid, "node %s came without an address that others can reach: start it with -api and -http", c.Node)
 	}
 	all := s.nodes()
 	if s.err != nil {

@@ -3,6 +3,7 @@ package namespace
 import (
 	"bytes"
 
+	"github.com/skshohagmiah/bucketdb/replication/control"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
@@ -45,6 +46,8 @@ type Command struct {
 	EndRename   *EndRename   `cbor:"43,keyasint,omitempty"`
 	EndSession  *EndSession  `cbor:"44,keyasint,omitempty"`
 	Fence       *Fence       `cbor:"45,keyasint,omitempty"`
+	// Control is a command of package control, encoded; in partition 0 only.
+	Control []byte `cbor:"46,keyasint,omitempty"`
 }
 
 // Target is the inode whose content the command changes in place, or 0.
@@ -460,6 +463,8 @@ type Result struct {
 
 	// Fence: no result, but the only attempt whose entries are taken.
 	Fence []byte `cbor:"17,keyasint,omitempty"`
+
+	Control *control.Result `cbor:"27,keyasint,omitempty"` // of a Control; its error is this one's, too
 
 	// Recalled: it is the kept result of an earlier entry with the same token;
 	// this one did nothing.

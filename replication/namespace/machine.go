@@ -32,6 +32,9 @@ type Options struct {
 	// whether they left garbage or chunks to release. Called from Apply; must
 	// not block.
 	OnApply func(events []Event, garbage bool)
+	// OnControl, in partition 0, hears that the control state may have changed.
+	// Called from Apply; must not block.
+	OnControl func()
 	// MaxKeys and MaxBytes bound one batch of the store.
 	MaxKeys, MaxBytes int
 	Logger            *slog.Logger
@@ -104,6 +107,9 @@ func (m *Machine) batch(entries []group.Entry, results []any) (int, error) {
 	if m.o.OnApply != nil {
 		m.o.OnApply(s.events, s.garbage)
 	}
+	if s.controlled && m.o.OnControl != nil {
+		m.o.OnControl()
+	}
 	return n, nil
 }
 
@@ -141,6 +147,8 @@ type state struct {
 	events  []Event
 	garbage bool
 	touched touched
+	// controlled: the control state may have changed.
+	controlled bool
 }
 
 func (s *state) apply(e group.Entry) *Result {
@@ -220,6 +228,8 @@ func (s *state) dispatch(c *Command) *Result {
 		return s.endRename(c.EndRename)
 	case c.EndSession != nil:
 		return s.endSession(c.EndSession)
+	case c.Control != nil:
+		return s.control(c.Control)
 	}
 	return failf(object.KindVersion, "a log entry with an operation that this program does not know: upgrade this node")
 }

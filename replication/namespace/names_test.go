@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/skshohagmiah/bucketdb/replication/group"
 	"github.com/skshohagmiah/bucketdb/storage/meta"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
@@ -33,16 +32,7 @@ func newApplier(t *testing.T) *applier {
 
 func (a *applier) apply(c *Command) *Result {
 	a.t.Helper()
-	data, err := c.Encode()
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	a.index++
-	r, err := a.m.Apply([]group.Entry{{Index: a.index, Data: data}})
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	res := r[0].(*Result)
+	res := a.attempt(c)
 	if res.Failed {
 		a.t.Fatalf("%+v: %s", c, res.Message)
 	}
