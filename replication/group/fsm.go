@@ -104,6 +104,7 @@ func (f *fsm) passed(index uint64) {
 		f.checked = f.seen
 	}
 	f.mu.Unlock()
+	f.g.progress.move()
 	if due {
 		f.g.compactSoon()
 	}
@@ -116,11 +117,27 @@ func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 // will be recorded behind it.
 func (f *fsm) StoreConfiguration(index uint64, c raft.Configuration) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	if n := len(f.configs); n == 0 || f.configs[n-1].index < index {
 		f.configs = append(f.configs, inForce{index, c})
 	}
 	f.seen = max(f.seen, index)
+	f.mu.Unlock()
+	if tell := f.g.cfg.OnMembers; tell != nil {
+		tell(index, members(c.Servers))
+	}
+}
+
+// look is the configuration in force at index.
+func (f *fsm) look(index uint64) (c inForce, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, next := range f.configs {
+		if next.index > index {
+			break
+		}
+		c, ok = next, true
+	}
+	return c, ok
 }
 
 // at is the configuration in force at index, and forgets those before it. ok is
@@ -144,12 +161,12 @@ func (f *fsm) came() uint64 {
 	return f.seen
 }
 
-var errOwnSnapshots = errors.New("the group records its own snapshots; streaming one to a replica is not supported yet")
+var errOwnSnapshots = errors.New("the group records its own snapshots and installs those of leaders itself")
 
 // Snapshot is never asked for: see raftConfig and Compact.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) { return nil, errOwnSnapshots }
 
-// Restore would take a snapshot streamed by a leader.
+// Restore is never asked for: a leader's state does not come to raft, see link.
 func (f *fsm) Restore(source io.ReadCloser) error {
 	return errors.Join(errOwnSnapshots, source.Close())
 }
