@@ -3,144 +3,142 @@ package copies
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
-// A read that takes longer than hedgeFactor times what its holder took lately,
-// and at least hedgeFloor, is sent to the next holder as well.
-const (
-	hedgeFactor = 4
-	hedgeFloor  = 25 * time.Millisecond
-	hedgeCeil   = time.Second
-)
-
-// latencies are how long each holder's reads took lately (an exponential mean).
-type latencies struct {
-	mu sync.Mutex
-	of map[string]time.Duration
-}
-
-func (l *latencies) note(node string, d time.Duration) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.of == nil {
-		l.of = map[string]time.Duration{}
+// ReadAt fills dst with the chunk's bytes from off on, as chunk.Store.ReadAt does,
+// from the nearest holders that have good copies or shards. The n bytes that it
+// returns are right, whatever the error. A chunk that no holder has is KindNotFound,
+// when all said so; KindCorrupt: what there is is bad, or too few shards are left;
+// KindUnavailable: some holders could not be asked. A chunk that is shorter than
+// off and dst say ends with io.EOF. c.Length is needed for shards only.
+func (s *Store) ReadAt(ctx context.Context, c Chunk, off int64, dst []byte) (n int, err error) {
+	if off < 0 {
+		return 0, invalid("a negative offset: %d", off)
 	}
-	if old, ok := l.of[node]; ok {
-		d = old + (d-old)/8
+	if err := s.enter(); err != nil {
+		return 0, err
 	}
-	l.of[node] = d
-}
-
-// patience is how long to wait for a holder before another one is asked too.
-func (l *latencies) patience(node string) time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return min(max(hedgeFactor*l.of[node], hedgeFloor), hedgeCeil)
-}
-
-// ReadAt is chunk.Store's, from the nearest holder that has a good copy. A chunk
-// that no holder has is KindNotFound only when all of them said so; KindCorrupt
-// when every copy there is is bad; KindUnavailable when some could not be asked.
-func (s *Store) ReadAt(ctx context.Context, id object.ChunkID, want [32]byte, off int64, dst []byte) (int, error) {
-	nodes := s.order(s.o.Place(id).Nodes)
-	if len(nodes) == 1 && nodes[0] == s.o.Self {
-		return s.o.Local.ReadAt(ctx, id, want, off, dst)
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // whoever was slower stops
-	r := &read{s: s, id: id, want: want, off: off, size: len(dst), answers: make(chan readAnswer, len(nodes))}
-	return r.first(ctx, nodes, dst)
-}
-
-// order puts this node first, and keeps the preference of the others.
-func (s *Store) order(nodes []string) []string {
-	at := slices.Index(nodes, s.o.Self)
-	if at <= 0 {
-		return nodes
-	}
-	out := make([]string, 0, len(nodes))
-	out = append(out, s.o.Self)
-	out = append(out, nodes[:at]...)
-	return append(out, nodes[at+1:]...)
-}
-
-type read struct {
-	s       *Store
-	id      object.ChunkID
-	want    [32]byte
-	off     int64
-	size    int
-	answers chan readAnswer
-}
-
-type readAnswer struct {
-	node string
-	data []byte
-	err  error
-}
-
-// first asks holders one after another, the next one when one fails or is slow,
-// and takes the first answer.
-func (r *read) first(ctx context.Context, nodes []string, dst []byte) (int, error) {
-	var failures []readAnswer
-	asked, timer := 0, time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		case <-timer.C:
-			if asked == len(nodes) {
-				continue
-			}
-			node := nodes[asked]
-			asked++
-			go func() { r.answers <- r.ask(ctx, node) }()
-			timer.Reset(r.s.slow.patience(node))
-		case a := <-r.answers:
-			if a.err == nil || errors.Is(a.err, io.EOF) {
-				return copy(dst, a.data), a.err
-			}
-			if failures = append(failures, a); len(failures) == len(nodes) {
-				return 0, r.failed(failures)
-			}
-			if object.IsKind(a.err, object.KindNotFound) || object.IsKind(a.err, object.KindCorrupt) {
-				r.s.o.Missed(r.id, a.node)
-			}
-			timer.Reset(0)
+	defer s.tasks.Done()
+	for range maxMaps {
+		place, err := s.locate(c.ID, c.Scheme)
+		if err != nil {
+			return n, err
+		}
+		if len(place.spots) == 1 && place.spots[0].node == s.o.Self {
+			return s.o.Local.ReadAt(ctx, c.ID, c.SHA256, off, dst)
+		}
+		var failures []failure
+		var end int
+		if c.Scheme.Coded() {
+			n, end, failures, err = s.readShards(ctx, place, c, off, dst)
+		} else {
+			n, end, failures = s.readCopy(ctx, place, c, off, dst)
+		}
+		switch {
+		case err != nil:
+			return n, err
+		case failures == nil && end < len(dst):
+			return end, io.EOF
+		case failures == nil:
+			return end, nil
+		case ctx.Err() != nil:
+			return n, ctx.Err()
+		}
+		// The chunk may have moved to where only a newer map leads.
+		if epoch := epochIn(failures); epoch <= place.since || s.follow(ctx, c.ID, c.Scheme, epoch) != nil {
+			return n, object.WithOp(s.failed(c, failures), "chunk.read", "", c.ID.String())
 		}
 	}
+	return n, object.Errorf(object.KindUnavailable, "the chunk's place changed %d times while it was read: try again", maxMaps)
 }
 
-func (r *read) ask(ctx context.Context, node string) readAnswer {
-	began := time.Now()
-	a := readAnswer{node: node}
-	if node == r.s.o.Self {
-		a.data = make([]byte, r.size)
-		var n int
-		n, a.err = r.s.o.Local.ReadAt(ctx, r.id, r.want, r.off, a.data)
-		a.data = a.data[:n]
+// readCopy reads a range from whichever holder has a copy: n bytes are there, of
+// end that exist.
+func (s *Store) readCopy(ctx context.Context, p place, c Chunk, off int64, dst []byte) (n, end int, failures []failure) {
+	if len(p.spots) == 0 {
+		return 0, 0, []failure{{s.o.Self, object.Errorf(object.KindUnavailable, "the chunk has no holders")}}
+	}
+	k := newSink(dst)
+	failures = s.race(ctx, s.sources(p.spots, c, off, int64(len(dst))), k)
+	n, end = k.have()
+	return n, end, failures
+}
+
+// sources are the ways to read a range of one copy or shard from its spots.
+func (s *Store) sources(spots []spot, c Chunk, off, n int64) []source {
+	list := make([]source, 0, len(spots)+1)
+	for _, sp := range s.order(spots) {
+		list = append(list, source{sp.node, func(ctx context.Context, from int, k *sink) error {
+			err := s.readSpot(ctx, sp, want{c, sp.shard, off + int64(from), n - int64(from)}, int64(from), k)
+			if gone(err) && ctx.Err() == nil {
+				s.missed(c, sp.node, err)
+			}
+			return err
+		}})
+	}
+	return list
+}
+
+// errEnough ends a source whose sink wants no more.
+var errEnough = errors.New("enough")
+
+// readSpot delivers a range from one holder; from is where it begins in the sink.
+func (s *Store) readSpot(ctx context.Context, sp spot, w want, from int64, k *sink) error {
+	began, at := time.Now(), int(from)
+	take := func(b []byte) error {
+		if at == int(from) {
+			s.speed.note(sp.node, time.Since(began), false)
+		}
+		more := k.put(at, b)
+		if at += len(b); !more {
+			return errEnough
+		}
+		return nil
+	}
+	begin := func(length int64) error {
+		if whole := w.chunk.keptLength(); whole != 0 && length != whole {
+			return object.Errorf(object.KindCorrupt, "what is kept has %d bytes, not %d", length, whole)
+		}
+		k.size(length - w.off + from)
+		return nil
+	}
+	var err error
+	if sp.node == s.o.Self {
+		err = s.readHere(ctx, w, begin, take)
 	} else {
-		a.data, a.err = r.s.readAt(ctx, node, r)
+		err = s.readAt(ctx, sp.node, w, begin, take)
 	}
-	if ctx.Err() == nil {
-		r.s.slow.note(node, time.Since(began))
+	if errors.Is(err, errEnough) {
+		return nil
 	}
-	return a
+	return err
 }
 
-// failed is the error of a read that no holder answered.
-func (r *read) failed(failures []readAnswer) error {
+// readHere is readAt for this node's own disk.
+func (s *Store) readHere(ctx context.Context, w want, begin func(int64) error, fn func([]byte) error) error {
+	if err := s.reads.Acquire(ctx, 1); err != nil {
+		return err // a disk that hangs has them all
+	}
+	defer s.reads.Release(1)
+	k, err := s.open(ctx, w.chunk, w.shard)
+	if err != nil {
+		return err
+	}
+	if err := begin(k.length); err != nil {
+		return err
+	}
+	return s.eachFrame(ctx, w.chunk.ID, k.sha, w.off, min(w.len, k.length-w.off), fn)
+}
+
+// failed is the error of a read that no holder could serve.
+func (s *Store) failed(c Chunk, failures []failure) error {
 	kind, errs := object.KindNotFound, make([]error, 0, len(failures))
 	for _, f := range failures {
-		errs = append(errs, fmt.Errorf("%s: %w", f.node, f.err))
+		errs = append(errs, f)
 		switch k := object.KindOf(f.err); {
 		case k == object.KindNotFound:
 		case k == object.KindCorrupt && kind == object.KindNotFound:
@@ -149,5 +147,5 @@ func (r *read) failed(failures []readAnswer) error {
 			kind = object.KindUnavailable
 		}
 	}
-	return object.Errorf(kind, "no holder can read the chunk: %w", errors.Join(errs...))
+	return object.Errorf(kind, "no holder can read the chunk (kept as %v): %w", c.Scheme, errors.Join(errs...))
 }
