@@ -120,6 +120,7 @@ type replica struct {
 
 	leads    atomic.Uint64 // the term it was told it leads in
 	restored atomic.Uint64 // times its state was replaced
+	onLeader atomic.Pointer[func(leader bool)]
 	mu       sync.Mutex
 	members  []group.Member // as it was told last
 }
@@ -169,6 +170,11 @@ func (c *cluster) tryStart(r *replica, cfg group.Config) (*group.Group, error) {
 	c.t.Helper()
 	r.open(c.t)
 	r.wire = c.net.plug(r.addr)
+	return group.Open(c.config(r, cfg))
+}
+
+// config completes what a replica with open stores is opened with.
+func (c *cluster) config(r *replica, cfg group.Config) group.Config {
 	hook, after := func(r io.Reader) io.Reader { return r }, func() error { return nil }
 	if r.m != nil && r.m.onRestore != nil {
 		hook, after = r.m.onRestore, r.m.afterward
@@ -181,6 +187,9 @@ func (c *cluster) tryStart(r *replica, cfg group.Config) (*group.Group, error) {
 			term = 0
 		}
 		r.leads.Store(term)
+		if f := r.onLeader.Load(); f != nil {
+			(*f)(leader)
+		}
 	}
 	cfg.OnRestore = func(uint64) { r.restored.Add(1) }
 	cfg.OnMembers = func(_ uint64, list []group.Member) {
@@ -188,7 +197,7 @@ func (c *cluster) tryStart(r *replica, cfg group.Config) (*group.Group, error) {
 		defer r.mu.Unlock()
 		r.members = list
 	}
-	return group.Open(cfg)
+	return cfg
 }
 
 func (r *replica) open(t testing.TB) {
@@ -196,7 +205,7 @@ func (r *replica) open(t testing.TB) {
 	var err error
 	r.log, err = wal.Open(wal.Options{FS: r.disk, Dir: filepath.Join(r.dir, "wal"), SegmentBytes: 4 << 20})
 	must(t, err)
-	r.db, err = meta.Open(meta.Options{Dir: filepath.Join(r.dir, "meta"), MemTableBytes: 2 << 20, BlockCacheBytes: 4 << 20, IndexCacheBytes: 4 << 20})
+	r.db, err = meta.Open(meta.Options{Dir: filepath.Join(r.dir, "meta"), MemTableBytes: 1 << 20, BlockCacheBytes: 4 << 20, IndexCacheBytes: 4 << 20})
 	must(t, err)
 }
 
@@ -227,8 +236,8 @@ func (c *cluster) crash(r *replica) {
 // revive starts a crashed replica.
 func (c *cluster) revive(r *replica) {
 	c.t.Helper()
+	c.start(r, group.Config{}) // first: what came before would be answered by nobody
 	c.net.setCut(r.addr, false)
-	c.start(r, group.Config{})
 }
 
 // leader waits for a leader among the given (nil: all that run).

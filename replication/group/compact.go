@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -237,7 +238,7 @@ func (g *Group) trim(snapshot uint64) error {
 		// The snapshot's own entry stays: the next leader may ask for its term.
 		to = min(below(to, 1), below(last, g.keep.several))
 		if r := g.now(); r.State() == raft.Leader {
-			to = min(to, below(g.peers.needs(others, r.CurrentTerm(), last, g.keep), 1))
+			to = min(to, below(g.peers.needs(time.Now(), others, r.CurrentTerm(), last, g.keep), 1))
 		}
 	}
 	if to >= first {

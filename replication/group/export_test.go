@@ -20,6 +20,14 @@ func (g *Group) KeepOnly(several, lagging uint64) {
 	g.keep.several, g.keep.lagging = several, lagging
 }
 
+// CatchesUp reports whether a replica took a state and is not heard to have caught up.
+func (g *Group) CatchesUp(id string) bool {
+	g.peers.mu.Lock()
+	defer g.peers.mu.Unlock()
+	q := g.peers.byID[raft.ServerID(id)]
+	return q != nil && q.image != 0
+}
+
 // Raft is the present raft.
 func (g *Group) Raft() *raft.Raft { return g.now().Raft }
 

@@ -21,6 +21,9 @@ type failure struct{ err error }
 type fsm struct {
 	g *Group
 
+	applying sync.Mutex // held during Machine.Apply; guards retired
+	retired  bool       // the machine must not be touched any more
+
 	mu      sync.Mutex // guards what follows
 	seen    uint64     // highest index that came by; raft's no-ops and barriers never do
 	configs []inForce  // committed configurations up to seen, by index; those before the snapshot's are dropped
@@ -82,8 +85,13 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 // apply runs the machine, unless the group has failed: what follows an entry
 // that was not applied must not be applied either.
 func (f *fsm) apply(entries []Entry) ([]any, error) {
+	f.applying.Lock()
+	defer f.applying.Unlock()
 	if e := f.g.failure.Load(); e != nil {
 		return nil, e
+	}
+	if f.retired {
+		return nil, raft.ErrRaftShutdown
 	}
 	given, err := f.g.cfg.Machine.Apply(entries)
 	if err == nil && len(given) != len(entries) {
@@ -93,6 +101,14 @@ func (f *fsm) apply(entries []Entry) ([]any, error) {
 		f.g.Fail(err)
 	}
 	return given, err
+}
+
+// retire waits for an Apply under way and lets no other begin: a raft that could
+// not be stopped as a whole may go on for a moment.
+func (f *fsm) retire() {
+	f.applying.Lock()
+	defer f.applying.Unlock()
+	f.retired = true
 }
 
 // passed notes how far raft has come, and has the log looked at now and then.

@@ -23,6 +23,9 @@ import (
 )
 
 const (
+	// MaxEntry is the largest command, in bytes: what a transport can carry.
+	MaxEntry = 15 << 20
+
 	// DefaultMaxInflight is how many proposals of one group may be under way.
 	DefaultMaxInflight = 512
 
@@ -180,9 +183,10 @@ type Group struct {
 	cancel     context.CancelFunc
 	closing    chan struct{} // closed when Close begins
 	stopped    chan struct{} // closed when raft has stopped: no future resolves any more
-	stuck      chan struct{} // closed when raft's main loop has been parked for good: see stable
+	stuck      chan struct{} // closed when a goroutine of raft has been parked for good: see park
 	closeOnce  sync.Once
 	stopOnce   sync.Once
+	stuckOnce  sync.Once
 }
 
 // Open starts the group from its log and its machine's state; a state that was
@@ -222,7 +226,7 @@ func (g *Group) open() error {
 		return err
 	}
 	if g.cfg.Transport != nil {
-		go g.pump()
+		g.background.Go(g.pump)
 	}
 	if g.sole() {
 		g.now().campaign()
@@ -250,7 +254,7 @@ func (g *Group) servers() []raft.Server {
 
 // Stats are gauges of a group.
 type Stats struct {
-	State                    string // "Leader", "Follower", "Candidate", "Shutdown"
+	State                    string // "Leader", "Follower", "Candidate", "Restoring", "Shutdown"
 	Leader                   string // node id, "" when unknown
 	Term                     uint64
 	FirstIndex, LastIndex    uint64 // of the log; FirstIndex 0: empty
@@ -267,11 +271,20 @@ func (g *Group) Stats() Stats {
 	first, _ := g.cfg.Log.FirstIndex() // cannot fail: the index is in memory
 	snap, _, _ := g.cfg.Log.Snapshot()
 	return Stats{
-		State: r.State().String(), Leader: leader, Term: r.CurrentTerm(),
+		State: g.state(r), Leader: leader, Term: r.CurrentTerm(),
 		FirstIndex: first, LastIndex: r.LastIndex(), Committed: r.CommitIndex(),
 		Applied: g.cfg.Machine.Applied(), Durable: g.cfg.Machine.Durable(),
 		Inflight: len(r.slots), InflightLimit: cap(r.slots), SnapshotIndex: snap, ReadyTerm: g.ready.Load(),
 	}
+}
+
+// state names what an instance does. One that has stopped, while the group has
+// not, makes room for a state that a leader has sent.
+func (g *Group) state(i *instance) string {
+	if s := i.State(); s != raft.Shutdown || g.err() != nil {
+		return s.String()
+	}
+	return "Restoring"
 }
 
 // ID is the partition's number.

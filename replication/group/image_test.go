@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -75,12 +76,14 @@ func FuzzReadImage(f *testing.F) {
 func TestWhatIsKept(t *testing.T) {
 	keep := trailing{several: 10, lagging: 100, image: 1000}
 	var p peers
+	now := time.Now()
+	end := uint64(5000) // of the leader's log
 	answer := func(id raft.ServerID, term, last uint64) {
-		p.heard(id, term, &raft.AppendEntriesResponse{Term: term, Success: true, LastLog: last})
+		p.heard(id, term, &raft.AppendEntriesResponse{Term: term, Success: true, LastLog: last}, end)
 	}
 	want := func(what string, term, last, index uint64) {
 		t.Helper()
-		if got := p.needs([]raft.ServerID{"b", "c"}, term, last, keep); got != index {
+		if got := p.needs(now, []raft.ServerID{"b", "c"}, term, last, keep); got != index {
 			t.Errorf("%s: kept from %d, want %d", what, got, index)
 		}
 	}
@@ -89,8 +92,9 @@ func TestWhatIsKept(t *testing.T) {
 	answer("c", 3, 4950)
 	want("one lags a little", 3, 5000, 4950)
 	want("and stays behind", 3, 5100, 5000)
-	p.heard("c", 3, &raft.AppendEntriesResponse{Term: 4, LastLog: 1})
+	p.heard("c", 3, &raft.AppendEntriesResponse{Term: 4, LastLog: 1}, end)
 	want("a refusal says nothing", 3, 5000, 4950)
+	end = 5300
 	o := new(outgoing)
 	p.hold(o, 4400)
 	want("a state is on its way", 3, 5300, 4400)
@@ -100,10 +104,11 @@ func TestWhatIsKept(t *testing.T) {
 	answer("b", 3, 5300)
 	answer("c", 3, 4300)
 	want("it has arrived", 3, 5300, 4400)
+	now = now.Add(2 * silence)
+	want("and has fallen silent", 3, 5300, 5200)
+	now = time.Now()
 	answer("c", 3, 5290)
-	answer("b", 3, 5300)
-	want("it has caught up", 3, 5300, 5300)
-	answer("c", 3, 5290)
-	want("and is like any other", 3, 5300, 5290)
+	want("it has caught up", 3, 5300, 5290)
+	want("and is away, like any other", 3, 7000, 6900)
 	want("a new term", 4, 5300, 5200)
 }

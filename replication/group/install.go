@@ -45,27 +45,30 @@ func (g *Group) mark() (m restoring, ok bool, err error) {
 // things happen.
 func (g *Group) receive(rpc raft.RPC, req *raft.InstallSnapshotRequest) {
 	resp := &raft.InstallSnapshotResponse{Term: req.Term}
-	err := g.install(req, resp, &stoppable{g.ctx, rpc.Reader})
+	data, end := g.stoppable(rpc.Reader)
+	defer end()
+	err := g.install(req, resp, data)
 	if err != nil && g.err() == nil {
 		g.log.Error("a state from the leader was not installed; it will send another", "error", err)
 	}
 	// Behind it on the same connection may come more (hashicorp/raft#212).
-	_, drained := io.Copy(io.Discard, &stoppable{g.ctx, rpc.Reader})
+	_, drained := io.Copy(io.Discard, data)
 	rpc.Respond(resp, errors.Join(err, drained))
 }
 
-// stoppable is a reader that ends with the group.
-type stoppable struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-// Read is io.Reader's.
-func (s *stoppable) Read(p []byte) (int, error) {
-	if err := s.ctx.Err(); err != nil {
-		return 0, err
+// stoppable is r until the group stops, even if r says nothing for ever: then the
+// one goroutine that reads it is left behind, and touches nothing else.
+func (g *Group) stoppable(r io.Reader) (data io.Reader, end func()) {
+	out, in := io.Pipe()
+	go func() {
+		_, err := io.CopyBuffer(in, r, make([]byte, frameBytes))
+		in.CloseWithError(err)
+	}()
+	stop := context.AfterFunc(g.ctx, func() { out.CloseWithError(context.Cause(g.ctx)) })
+	return out, func() {
+		stop()
+		_ = out.Close() // of a pipe: never fails
 	}
-	return s.r.Read(p)
 }
 
 func (g *Group) install(req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, r io.Reader) error {
@@ -85,6 +88,9 @@ func (g *Group) install(req *raft.InstallSnapshotRequest, resp *raft.InstallSnap
 		resp.Success = has
 		return err
 	}
+	if err := g.clearImages(); err != nil {
+		return err
+	}
 	g.log.Info("takes over the state of the leader", "leader", string(req.ID), "index", snap.index, "bytes", req.Size)
 	m, err := g.spool(req, r)
 	if err != nil {
@@ -96,6 +102,15 @@ func (g *Group) install(req *raft.InstallSnapshotRequest, resp *raft.InstallSnap
 	}
 	resp.Success, resp.Term = true, g.now().CurrentTerm()
 	return nil
+}
+
+// clearImages removes what was received before and is of no use any more. receiving is held.
+func (g *Group) clearImages() error {
+	m, _, err := g.mark()
+	if err != nil {
+		return err
+	}
+	return removeImages(g.cfg.FS, g.cfg.Dir, g.cfg.ID, m.file)
 }
 
 // introduce shows raft a heartbeat of the sender: raft judges its term, adopts a
@@ -210,6 +225,7 @@ func (g *Group) replace(snap snapshotRecord, m restoring) error {
 		err = g.restore(m)
 	}
 	if err == nil {
+		g.tellRestored(snap)
 		err = g.start(snap)
 	}
 	if err != nil {
@@ -218,11 +234,18 @@ func (g *Group) replace(snap snapshotRecord, m restoring) error {
 		}
 		return err
 	}
+	return nil
+}
+
+// tellRestored tells the owner, before anything is applied to the new state.
+func (g *Group) tellRestored(snap snapshotRecord) {
 	g.progress.move()
 	if g.cfg.OnRestore != nil {
-		g.cfg.OnRestore(m.state)
+		g.cfg.OnRestore(snap.state)
 	}
-	return nil
+	if tell := g.cfg.OnMembers; tell != nil { // what lies behind the record will not come by
+		tell(snap.conf.index, members(snap.conf.config.Servers))
+	}
 }
 
 // restore fills the machine from the file, unless it is as far: then its state is

@@ -26,6 +26,7 @@ type instance struct {
 	rpcs  chan raft.RPC // requests of other replicas; see link
 	slots chan struct{} // one token for each proposal under way
 	done  chan struct{} // closed when it has stopped: no future of it resolves any more
+	told  chan struct{} // closed when OnLeader will not be called for it any more
 }
 
 // now is the present instance, which may have stopped.
@@ -35,10 +36,10 @@ func (g *Group) now() *instance { return g.current.Load() }
 func (g *Group) start(snap snapshotRecord) error {
 	i := &instance{
 		fsm: newFSM(g, snap), rpcs: make(chan raft.RPC),
-		slots: make(chan struct{}, g.cfg.MaxInflight), done: make(chan struct{}),
+		slots: make(chan struct{}, g.cfg.MaxInflight), done: make(chan struct{}), told: make(chan struct{}),
 	}
 	i.link = newLink(g, i.rpcs)
-	r, err := raft.NewRaft(raftConfig(g.cfg), i.fsm, g.cfg.Log, stable{g.cfg.Log, g}, snapshots{g}, i.link)
+	r, err := g.newRaft(i)
 	if err != nil {
 		return err
 	}
@@ -48,26 +49,59 @@ func (g *Group) start(snap snapshotRecord) error {
 		_, is := o.Data.(raft.LeaderObservation)
 		return is
 	}))
-	g.current.Store(i)
-	g.background.Go(func() { g.watch(i, observed) })
+	before := g.current.Swap(i)
+	g.background.Go(func() {
+		defer close(i.told)
+		if before != nil {
+			<-before.told
+		}
+		g.watch(i, observed)
+	})
 	g.notify()
 	return nil
 }
 
-// halt stops an instance; more than once does no harm. life is held.
+// newRaft is raft.NewRaft, which reads the log from the record on.
+func (g *Group) newRaft(i *instance) (*raft.Raft, error) {
+	var r *raft.Raft
+	var err error
+	made := make(chan struct{})
+	go func() { // logs and stable never return when the disk fails
+		defer close(made)
+		r, err = raft.NewRaft(raftConfig(g.cfg), i.fsm, &logs{Group: g.cfg.Log, g: g}, stable{g.cfg.Log, g}, snapshots{g}, i.link)
+	}()
+	select {
+	case <-made:
+		return r, err
+	case <-g.stuck:
+	}
+	go func() { // if it was another goroutine that is stuck
+		if <-made; err == nil {
+			r.Shutdown()
+		}
+	}()
+	return nil, g.err()
+}
+
+// halt stops an instance; more than once, or of none, does no harm. life is held.
 func (g *Group) halt(i *instance) error {
+	if i == nil { // the first could not be started
+		return nil
+	}
 	select {
 	case <-i.done:
 		return nil
 	default:
 	}
+	close(i.link.ending)
 	future, ended := i.Shutdown(), make(chan error, 1)
 	go func() { ended <- future.Error() }()
 	var err error
 	select {
 	case err = <-ended:
-	case <-g.stuck: // it will not end; all but its main loop has
+	case <-g.stuck: // it will not end
 	}
+	i.fsm.retire()
 	close(i.done)
 	return err
 }

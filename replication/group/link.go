@@ -28,8 +28,9 @@ type Prober interface {
 // Close, so that raft's Shutdown does not close the transport.
 type link struct {
 	Peers
-	g    *Group
-	rpcs chan raft.RPC
+	g      *Group
+	rpcs   chan raft.RPC
+	ending chan struct{} // closed when raft is about to be stopped
 }
 
 func newLink(g *Group, rpcs chan raft.RPC) *link {
@@ -37,7 +38,22 @@ func newLink(g *Group, rpcs chan raft.RPC) *link {
 	if trans == nil {
 		_, trans = raft.NewInmemTransport(raft.ServerAddress(g.cfg.Address))
 	}
-	return &link{Peers: trans, g: g, rpcs: rpcs}
+	return &link{Peers: trans, g: g, rpcs: rpcs, ending: make(chan struct{})}
+}
+
+var errEnding = errors.New("raft is being stopped")
+
+// call makes a call that raft need not wait for when it is stopped: one to a peer
+// that is away may take minutes. It must not touch what raft owns.
+func (l *link) call(do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		return err
+	case <-l.ending:
+		return errEnding
+	}
 }
 
 // Consumer gives raft the requests that pump lets through.
@@ -88,11 +104,12 @@ func (l *link) appendEntries(id raft.ServerID, to raft.ServerAddress, args *raft
 	c := *args
 	c.RPCHeader = toward(args.RPCHeader, id)
 	// Taken before it is handed over: what waits for more began later.
-	seq := l.g.reads.seal()
-	if err := send(id, to, &c, resp); err != nil {
+	seq, answer := l.g.reads.seal(), new(raft.AppendEntriesResponse)
+	if err := l.call(func() error { return send(id, to, &c, answer) }); err != nil {
 		return err
 	}
-	l.g.peers.heard(id, args.Term, resp)
+	*resp = *answer
+	l.g.peers.heard(id, args.Term, resp, l.g.now().LastIndex())
 	l.g.reads.answered(id, args.Term, seq, resp)
 	return nil
 }
@@ -122,21 +139,36 @@ func (p pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.Appe
 func (l *link) RequestVote(id raft.ServerID, to raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
 	c := *args
 	c.RPCHeader = toward(args.RPCHeader, id)
-	return l.Peers.RequestVote(id, to, &c, resp)
+	answer := new(raft.RequestVoteResponse)
+	if err := l.call(func() error { return l.Peers.RequestVote(id, to, &c, answer) }); err != nil {
+		return err
+	}
+	*resp = *answer
+	return nil
 }
 
 // RequestPreVote is raft.WithPreVote's.
 func (l *link) RequestPreVote(id raft.ServerID, to raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
 	c := *args
 	c.RPCHeader = toward(args.RPCHeader, id)
-	return l.Peers.RequestPreVote(id, to, &c, resp)
+	answer := new(raft.RequestPreVoteResponse)
+	if err := l.call(func() error { return l.Peers.RequestPreVote(id, to, &c, answer) }); err != nil {
+		return err
+	}
+	*resp = *answer
+	return nil
 }
 
 // TimeoutNow is raft.Transport's.
 func (l *link) TimeoutNow(id raft.ServerID, to raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
 	c := *args
 	c.RPCHeader = toward(args.RPCHeader, id)
-	return l.Peers.TimeoutNow(id, to, &c, resp)
+	answer := new(raft.TimeoutNowResponse)
+	if err := l.call(func() error { return l.Peers.TimeoutNow(id, to, &c, answer) }); err != nil {
+		return err
+	}
+	*resp = *answer
+	return nil
 }
 
 // InstallSnapshot is raft.Transport's. The log from the image on is kept while it
@@ -144,13 +176,29 @@ func (l *link) TimeoutNow(id raft.ServerID, to raft.ServerAddress, args *raft.Ti
 func (l *link) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
 	c := *args
 	c.RPCHeader = toward(args.RPCHeader, id)
-	if err := l.Peers.InstallSnapshot(id, to, &c, resp, data); err != nil {
+	if err := l.Peers.InstallSnapshot(id, to, &c, resp, endable{data, l.ending}); err != nil {
 		return err
 	}
 	if resp.Success {
 		l.g.peers.installed(id, args.Term, args.LastLogIndex)
 	}
 	return nil
+}
+
+// endable is a reader that fails once raft is being stopped.
+type endable struct {
+	r      io.Reader
+	ending <-chan struct{}
+}
+
+// Read is io.Reader's.
+func (e endable) Read(p []byte) (int, error) {
+	select {
+	case <-e.ending:
+		return 0, errEnding
+	default:
+		return e.r.Read(p)
+	}
 }
 
 // pump hands the requests of other replicas to raft, except those for a replica
@@ -172,7 +220,7 @@ func (g *Group) incoming(rpc raft.RPC) {
 		return
 	}
 	if req, ok := rpc.Command.(*raft.InstallSnapshotRequest); ok {
-		go g.receive(rpc, req)
+		g.background.Go(func() { g.receive(rpc, req) })
 		return
 	}
 	g.deliver(rpc)

@@ -59,8 +59,8 @@ func first(a, b chan struct{}) chan struct{} {
 	return b
 }
 
-// connected waits a while for a connection, as the real transport does for appends:
-// raft itself would come back only after up to 10 s.
+// connected waits for a connection, as the real transport does for appends: raft
+// itself would come back only after up to 10 s.
 func (n *network) connected(from, to raft.ServerAddress, closed <-chan struct{}) {
 	n.mu.Lock()
 	cut := first(n.cut[from], n.cut[to])
@@ -71,7 +71,7 @@ func (n *network) connected(from, to raft.ServerAddress, closed <-chan struct{})
 	select {
 	case <-cut:
 	case <-closed:
-	case <-time.After(time.Second):
+	case <-time.After(2 * time.Minute):
 	}
 }
 

@@ -2,6 +2,7 @@ package group
 
 import (
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -16,10 +17,15 @@ type peers struct {
 }
 
 type peer struct {
-	term  uint64 // in which it was heard
-	last  uint64 // the last entry of its log, as it said in that term
-	image uint64 // index of the state that it was sent, until it has caught up; else 0
+	term  uint64    // in which it was heard
+	at    time.Time // when it was heard last
+	last  uint64    // the last entry of its log, as it said in that term
+	image uint64    // index of the state that it was sent, until it has caught up or fallen silent; else 0
 }
+
+// silence is how long the log behind a state is kept for a replica that took the
+// state and is not heard any more.
+const silence = time.Minute
 
 // of is what is known of one in a term. mu is held.
 func (p *peers) of(id raft.ServerID, term uint64) *peer {
@@ -37,17 +43,24 @@ func (p *peers) of(id raft.ServerID, term uint64) *peer {
 	return q
 }
 
-// heard notes an answer.
-func (p *peers) heard(id raft.ServerID, term uint64, resp *raft.AppendEntriesResponse) {
+// heard notes an answer, when last is the end of this node's log.
+func (p *peers) heard(id raft.ServerID, term uint64, resp *raft.AppendEntriesResponse, last uint64) {
 	if resp.Term != term || !resp.Success {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	q := p.of(id, term)
-	if q.term == term && q.last != resp.LastLog {
+	if q.term != term {
+		return
+	}
+	q.at = time.Now()
+	if q.last != resp.LastLog {
 		q.last = resp.LastLog
 		p.tell()
+	}
+	if q.last+maxAppendEntries >= last {
+		q.image = 0 // it has caught up, and is like any other
 	}
 }
 
@@ -56,7 +69,7 @@ func (p *peers) installed(id raft.ServerID, term, index uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if q := p.of(id, term); q.term == term {
-		q.image = index
+		q.at, q.image = time.Now(), index
 		p.tell()
 	}
 }
@@ -98,9 +111,9 @@ func (p *peers) release(o *outgoing) {
 	delete(p.images, o)
 }
 
-// needs is the lowest index that a leader of the term keeps for the others, when
+// needs is the lowest index that a leader of the term keeps for the others now, when
 // last is the end of its log.
-func (p *peers) needs(others []raft.ServerID, term, last uint64, keep trailing) uint64 {
+func (p *peers) needs(now time.Time, others []raft.ServerID, term, last uint64, keep trailing) uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	low := last
@@ -109,10 +122,8 @@ func (p *peers) needs(others []raft.ServerID, term, last uint64, keep trailing) 
 	}
 	for _, id := range others {
 		switch q := p.of(id, term); {
-		case q.image == 0:
+		case q.image == 0 || now.Sub(q.at) > silence:
 			low = min(low, behind(last, keep.lagging, q.last))
-		case q.last+maxAppendEntries >= last:
-			q.image = 0
 		default:
 			low = min(low, behind(last, keep.image, max(q.image, q.last)))
 		}

@@ -24,10 +24,13 @@ type outcome struct {
 // belongs to the group from then on: do not change it.
 //
 // What an error means: KindUnavailable (this node does not lead, or stopped) and
-// KindOverload (no free slot before ctx ended): certainly not applied, and it
-// never will be. KindTimeout: unknown; it may be applied now, later or never.
+// KindOverload (no free slot before ctx ended) and KindTooLarge (see MaxEntry):
+// certainly not applied, and it never will be. KindTimeout: unknown; it may be applied now, later or never.
 // KindCanceled: ctx was cancelled before the proposal was made.
 func (g *Group) Propose(ctx context.Context, data []byte) (any, error) {
+	if len(data) > MaxEntry { // raft would step down, or send it in vain for ever
+		return nil, object.Errorf(object.KindTooLarge, "a change of %d bytes does not fit the log of partition %d (at most %d): make smaller ones", len(data), g.cfg.ID, MaxEntry)
+	}
 	r := g.now()
 	if err := g.take(ctx, r); err != nil {
 		return nil, err

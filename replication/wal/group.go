@@ -137,6 +137,15 @@ func (g *Group) LastIndex() (uint64, error) {
 	return g.entries.last(), nil
 }
 
+// Hole reports whether the log lacks entry i though it has some before and some
+// behind it.
+func (g *Group) Hole(i uint64) bool {
+	g.l.mu.RLock()
+	defer g.l.mu.RUnlock()
+	_, ok := g.entries.get(i)
+	return !ok && g.entries.first() < i && i < g.entries.last()
+}
+
 // GetLog reads the entry at index i into out, or returns raft.ErrLogNotFound.
 // What was read from disk has passed its checksum; KindCorrupt if it does not.
 // Data and Extensions may be shared with other readers: do not change them.
