@@ -17,6 +17,9 @@ import (
 
 // exchange sends a request to a node, and turns what went wrong into an error with its kind.
 func (s *Store) exchange(node string, req *http.Request) (*http.Response, error) {
+	// All our requests may be repeated: net/http does so when a kept connection
+	// turns out to be dead. Without a value this is not sent.
+	req.Header["Idempotency-Key"] = nil
 	resp, err := s.o.Client(node).Do(req)
 	if err != nil {
 		if req.Context().Err() != nil {

@@ -100,7 +100,6 @@ func (s *Store) race(ctx context.Context, sources []source, k *sink) []failure {
 }
 
 func (r *race) run(ctx context.Context) (failures []failure) {
-	r.s.speed.begun()
 	timer := time.NewTimer(r.start(ctx))
 	defer timer.Stop()
 	for {

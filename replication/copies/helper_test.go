@@ -27,8 +27,8 @@ import (
 // A test in which something hangs has hungStall, which is short enough to wait
 // for; the others must not fail on a busy machine.
 const (
-	hungStall = 3 * time.Second
-	calmStall = 15 * time.Second
+	hungStall = 5 * time.Second
+	calmStall = 30 * time.Second
 )
 
 // node is one holder: a real store on a faulty disk, behind the real transport
@@ -287,6 +287,7 @@ type proxy struct {
 	l      net.Listener
 	cutAt  atomic.Int64 // after so many bytes in one direction a connection is cut; <0: never
 	back   atomic.Bool  // the direction: from the node, not to it
+	dials  atomic.Int64
 
 	mu    sync.Mutex // guards what follows
 	conns []net.Conn
@@ -347,6 +348,7 @@ func (p *proxy) run() {
 		if err != nil {
 			return
 		}
+		p.dials.Add(1)
 		out, err := net.Dial("tcp", p.target)
 		if err != nil {
 			_ = in.Close()
@@ -389,9 +391,7 @@ func someID() (id object.ChunkID) {
 
 func someData(n int) []byte {
 	data := make([]byte, n)
-	for i := range data {
-		data[i] = byte(rand.IntN(256))
-	}
+	_, _ = rand.NewChaCha8([32]byte{byte(rand.IntN(256)), byte(n)}).Read(data) // never fails
 	return data
 }
 
@@ -434,14 +434,14 @@ func within(t *testing.T, what string, done <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-done:
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("%s: did not happen", what)
 	}
 }
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%s: did not happen", what)
 		}

@@ -303,6 +303,9 @@ func (p *put) finish(c Chunk) {
 			p.s.stats.lateDropped.Add(1)
 		}
 	}
+	if len(p.attempts)+len(p.failures) == 0 {
+		return
+	}
 	p.l.refs.Add(1) // judging may hash
 	p.s.background(func() {
 		defer p.l.drop()

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -48,17 +47,12 @@ func TestHungHolder(t *testing.T) {
 	in, _ := c.holders(someID(), Copies(3))
 	hung := in[2]
 	hung.proxy.hang()
-	id, data := someID(), someData(3<<20)
+	id, data := someID(), someData(600_000)
 	began := time.Now()
 	ch, released, err := putIn(t.Context(), in[0], id, Copies(3), data)
 	must(t, err)
 	if d := time.Since(began); d >= hungStall {
 		t.Errorf("it took %v", d)
-	}
-	select {
-	case <-released:
-		t.Fatal("released while the third copy was on its way")
-	default:
 	}
 	within(t, "the release", released)
 	eventually(t, "the holder that hangs is known", func() bool { return slices.Contains(c.missing(), hung.name) })
@@ -70,26 +64,37 @@ func TestHungHolder(t *testing.T) {
 // TestManyPutsBesideAHungHolder: what waits for it is bounded, and does not keep
 // the copies of others.
 func TestManyPutsBesideAHungHolder(t *testing.T) {
-	c := startHung(t, 4, 3)
-	c.nodes[3].proxy.hang()
-	c.nodes[0].store.late = newBudget(2<<20, 1<<20)
-	var all sync.WaitGroup
-	for range 12 {
+	c := start(t, 4, 3)
+	gate := make(chan struct{})
+	c.nodes[3].disk.Set(chunk.OpSync, vfs.Rule{Block: gate})
+	c.nodes[0].store.late = newBudget(800_000, 400_000)
+	var released []<-chan struct{}
+	for range 6 {
 		id := someID()
 		for in, _ := c.holders(id, Copies(3)); !slices.Contains(in, c.nodes[3]); in, _ = c.holders(id, Copies(3)) {
 			id = someID()
 		}
-		all.Go(func() {
-			_, released, err := putIn(t.Context(), c.nodes[0], id, Copies(3), make([]byte, 512<<10))
-			if err != nil {
-				t.Error(err)
-			}
-			<-released
-		})
+		_, done, err := putIn(t.Context(), c.nodes[0], id, Copies(3), make([]byte, 200_000))
+		must(t, err)
+		released = append(released, done)
 	}
-	all.Wait()
-	if c.nodes[0].store.Stats().LateDropped == 0 {
-		t.Error("12 puts of 512 KiB waited for a holder that hangs")
+	for _, done := range released[2:] {
+		within(t, "the release of what there was no room for", done)
+	}
+	for _, done := range released[:2] {
+		select {
+		case <-done:
+			t.Error("released while the third copy was on its way")
+		default:
+		}
+	}
+	if n := c.nodes[0].store.Stats().LateDropped; n < 4 {
+		t.Errorf("%d copies were given up, of six there was room for two", n)
+	}
+	c.nodes[3].disk.Clear()
+	close(gate)
+	for _, done := range released {
+		within(t, "the release", done)
 	}
 	for _, name := range c.missing() {
 		if name != "n3" {
@@ -144,7 +149,7 @@ func TestNoQuorum(t *testing.T) {
 	// The caller goes away.
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	_, released, err = putIn(ctx, c.nodes[0], someID(), Copies(3), someData(3<<20))
+	_, released, err = putIn(ctx, c.nodes[0], someID(), Copies(3), someData(600_000))
 	if !errors.Is(err, context.DeadlineExceeded) && !object.IsKind(err, object.KindUnavailable) {
 		t.Errorf("a caller that went away: %v", err)
 	}
@@ -154,19 +159,18 @@ func TestNoQuorum(t *testing.T) {
 // TestHolderDiesInTheMiddle of an upload: nothing of it stays.
 func TestHolderDiesInTheMiddle(t *testing.T) {
 	c := start(t, 3, 3)
-	c.nodes[2].proxy.cutAt.Store(1 << 20)
+	c.nodes[2].proxy.cutAt.Store(300_000)
 	id := someID()
-	ch, released, err := putIn(t.Context(), c.nodes[0], id, Copies(3), someData(3<<20))
+	ch, released, err := putIn(t.Context(), c.nodes[0], id, Copies(3), someData(900_000))
 	must(t, err)
 	within(t, "the release", released)
 	eventually(t, "the holder is known", func() bool { return slices.Contains(c.missing(), "n2") })
 	if c.nodes[2].has(ch, 0) {
 		t.Error("a third of a chunk was stored")
 	}
-	if c.nodes[1].proxy.cutAt.Store(1 << 20); true {
-		_, _, err := putIn(t.Context(), c.nodes[0], someID(), Copies(3), someData(3<<20))
-		wantKind(t, err, object.KindUnavailable)
-	}
+	c.nodes[1].proxy.cutAt.Store(300_000)
+	_, _, err = putIn(t.Context(), c.nodes[0], someID(), Copies(3), someData(900_000))
+	wantKind(t, err, object.KindUnavailable)
 }
 
 // TestRefusals: what holders say reaches the caller with its kind, and nothing
@@ -305,4 +309,30 @@ func TestOverload(t *testing.T) {
 	}
 	b.served.release("n0", chunk.MaxLength-1000)
 	c.put(c.nodes[0], someID(), Copies(2), someData(200_000))
+}
+
+// TestBusyDisk: a holder whose disks are slow, but move, is waited for.
+func TestBusyDisk(t *testing.T) {
+	const stall = time.Second
+	c := startOn(&cluster{t: t, stall: stall}, 2, 2)
+	gate := make(chan struct{})
+	c.nodes[0].disk.Set(chunk.OpSync, vfs.Rule{Block: gate})
+	c.nodes[1].disk.Set(chunk.OpSync, vfs.Rule{Block: gate})
+	done := make(chan error)
+	go func() {
+		_, _, err := putIn(t.Context(), c.nodes[0], someID(), Copies(2), someData(1000))
+		done <- err
+	}()
+	for began := time.Now(); time.Since(began) < 2*stall; time.Sleep(10 * time.Millisecond) {
+		for _, n := range c.nodes { // other chunks are done
+			n.store.lastPut.Store(time.Now().UnixMilli())
+		}
+		select {
+		case err := <-done:
+			t.Fatalf("given up, or acknowledged without a sync: %v", err)
+		default:
+		}
+	}
+	close(gate)
+	must(t, <-done)
 }

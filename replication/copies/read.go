@@ -23,6 +23,7 @@ func (s *Store) ReadAt(ctx context.Context, c Chunk, off int64, dst []byte) (n i
 		return 0, err
 	}
 	defer s.tasks.Done()
+	s.speed.begun()
 	for range maxMaps {
 		place, err := s.locate(c.ID, c.Scheme)
 		if err != nil {

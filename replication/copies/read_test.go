@@ -139,14 +139,14 @@ func TestAllHang(t *testing.T) {
 // TestReadGoesOnElsewhere: a holder dies, or its answer is damaged, in the middle.
 func TestReadGoesOnElsewhere(t *testing.T) {
 	c := start(t, 4, 3)
-	id, data := someID(), someData(2<<20)
+	id, data := someID(), someData(1<<20)
 	in, out := c.holders(id, Copies(3))
 	ch := c.put(in[0], id, Copies(3), data)
 	in[0].proxy.back.Store(true)
-	in[0].proxy.cutAt.Store(700_000)
+	in[0].proxy.cutAt.Store(400_000)
 	in[1].bend.Store(true)
 	wantRead(t, out[0], ch, data, 0, len(data))
-	wantRead(t, out[0], ch, data, 100_000, 1<<20)
+	wantRead(t, out[0], ch, data, 100_000, 900_000)
 	in[2].proxy.die()
 	if n, err := out[0].store.ReadAt(t.Context(), ch, 0, make([]byte, 1<<20)); !object.IsKind(err, object.KindUnavailable) {
 		t.Errorf("no holder is good for so much: %d bytes, %v", n, err)
@@ -231,12 +231,12 @@ func TestReadWhileMoving(t *testing.T) {
 // TestManyReaders of many ranges, while a holder comes and goes.
 func TestManyReaders(t *testing.T) {
 	c := startHung(t, 4, 3, 4)
-	data := someData(1 << 20)
+	data := someData(300_000)
 	copies, coded := c.put(c.nodes[0], someID(), Copies(3), data), c.put(c.nodes[0], someID(), Scheme{2, 2}, data)
 	var all sync.WaitGroup
 	for i := range 8 {
 		all.Go(func() {
-			for range 8 {
+			for range 5 {
 				off := rand.IntN(len(data))
 				wantRead(t, c.nodes[i%3], []Chunk{copies, coded}[i%2], data, off, rand.IntN(len(data)-off)+1)
 			}
@@ -248,6 +248,24 @@ func TestManyReaders(t *testing.T) {
 		c.nodes[3].proxy.resume()
 	}
 	all.Wait()
+}
+
+// TestConnectionsAreKept: a read leaves its connection for the next one.
+func TestConnectionsAreKept(t *testing.T) {
+	c := start(t, 2, 1)
+	id, data := someID(), someData(200_000)
+	in, out := c.holders(id, Copies(1))
+	ch := c.put(out[0], id, Copies(1), data)
+	for i := range 40 {
+		wantRead(t, out[0], ch, data, i*1000, 70_000+i)
+		wantRead(t, out[0], ch, data, 190_000, 20_000)
+	}
+	_, err := out[0].store.ReadAt(t.Context(), Chunk{ID: someID(), Scheme: Copies(1)}, 0, data)
+	wantKind(t, err, object.KindNotFound)
+	c.put(out[0], id, Copies(1), data)
+	if n := in[0].proxy.dials.Load(); n > 3 {
+		t.Errorf("%d connections for one request at a time", n)
+	}
 }
 
 func TestSpeeds(t *testing.T) {

@@ -120,6 +120,7 @@ type gathering struct {
 	n       int
 	left    []int // shards not asked for yet
 	under   int   // shards asked for, without an answer
+	asked   time.Time
 	answers chan gathered
 }
 
@@ -145,7 +146,8 @@ func (g *gathering) run(ctx context.Context) ([][]byte, error) {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-hedge.C:
-			if len(g.left) > 0 {
+			if len(g.left) > 0 && g.s.speed.mayHedge(time.Since(g.asked)) {
+				g.s.stats.hedged.Add(1)
 				g.ask(ctx)
 			}
 		case a := <-g.answers:
@@ -164,6 +166,7 @@ func (g *gathering) ask(ctx context.Context) {
 	shard := g.left[0]
 	g.left = g.left[1:]
 	g.under++
+	g.asked = time.Now()
 	g.s.background(func() {
 		k := newSink(make([]byte, g.n))
 		failures := g.s.race(ctx, g.s.sources(g.p.of(shard), g.c, g.off, int64(g.n)), k)

@@ -56,7 +56,7 @@ func TestCoded(t *testing.T) {
 // nobody has to be waited for.
 func TestCodedBesideHungHolders(t *testing.T) {
 	c := startHung(t, 6, 6)
-	rs, data := Scheme{3, 3}, someData(1<<20)
+	rs, data := Scheme{3, 3}, someData(300_000)
 	id := someID()
 	in, _ := c.holders(id, rs)
 	ch := c.put(in[5], id, rs, data)

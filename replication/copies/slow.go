@@ -98,6 +98,7 @@ func (l *speeds) mayHedge(waited time.Duration) bool {
 	return true
 }
 
+// begun counts a read.
 func (l *speeds) begun() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -17,7 +17,7 @@ import (
 
 // TestMain lets the tests wait side by side: most of their time is a hung peer's.
 func TestMain(m *testing.M) {
-	if err := flag.Set("test.parallel", "4"); err != nil {
+	if err := flag.Set("test.parallel", "6"); err != nil {
 		panic(err)
 	}
 	os.Exit(m.Run())
