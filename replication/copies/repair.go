@@ -56,7 +56,10 @@ func (s *Store) repair(ctx context.Context, p place, c Chunk, shard int) error {
 	if _, err := s.open(ctx, c, shard); err == nil {
 		return nil // it was only unknown what it has to be
 	}
-	room := min(c.Length*int64(2*c.Scheme.Width())/int64(c.Scheme.Data), codeBytes)
+	room := c.Length
+	if c.Scheme.Coded() { // the shards, the chunk, and what is stored
+		room = min(3*c.keptLength()*int64(c.Scheme.Width()), codeBytes)
+	}
 	if err := s.code.Acquire(ctx, room); err != nil {
 		return err
 	}
