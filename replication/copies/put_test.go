@@ -297,7 +297,7 @@ func TestAdoptedWhileWritten(t *testing.T) {
 // TestOverload: a holder whose disk hangs takes so much and no more, and who reads
 // nothing of a chunk's body is noticed.
 func TestOverload(t *testing.T) {
-	c := start(t, 2, 2)
+	c := startHung(t, 2, 2)
 	b := c.nodes[1].store
 	if err := b.served.acquire(t.Context(), "n0", chunk.MaxLength-1000, time.Second); err != nil {
 		t.Fatal(err)
