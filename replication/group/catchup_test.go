@@ -27,7 +27,6 @@ func (c *cluster) leaveBehind(r *replica) (lead *replica) {
 		poll(c.t, "it to be heard", func() bool { return !o.CatchesUp(r.id) || !o.IsLeader() })
 	}
 	c.net.setCut(r.addr, true)
-	last := r.Stats().LastIndex
 	var rest []*replica
 	for _, o := range c.all {
 		o.KeepOnly(8, 8)
@@ -35,10 +34,10 @@ func (c *cluster) leaveBehind(r *replica) (lead *replica) {
 			rest = append(rest, o)
 		}
 	}
-	lead = c.leader(rest...)
 	for round := 0; ; round++ {
+		lead = c.leader(rest...)
 		c.putMany(lead, fmt.Sprintf("bulk%d", round), 200)
-		gone := true
+		gone, last := true, r.Stats().LastIndex
 		for _, o := range rest {
 			must(c.t, o.Compact())
 			gone = gone && o.Stats().FirstIndex > last+1

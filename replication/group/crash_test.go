@@ -95,13 +95,15 @@ func TestPowerCutWhileSettling(t *testing.T) {
 		compacted := make(chan error, 1)
 		go func() { compacted <- f.Compact() }()
 		reached()
+		taken := f.restored.Load()
 		c.cutPower(f, h)
 		<-compacted
 		c.put(c.leader(), "later")
 		c.same(c.all...)
 		must(t, f.Compact())
-		if left := images(t, f); len(left) != 0 {
-			t.Errorf("%s: left %v; taken over %d times, before %d; %+v", op, left, f.restored.Load(), was, f.Stats())
+		// A leader that did not get the answer to its state sends another.
+		if left := images(t, f); len(left) != 0 && f.restored.Load() == taken {
+			t.Errorf("%s: left %v, %+v", op, left, f.Stats())
 		}
 		if f.m.count("early") != 1 {
 			t.Errorf("%s: a key is missing", op)

@@ -281,10 +281,16 @@ func (g *Group) Stats() Stats {
 // state names what an instance does. One that has stopped, while the group has
 // not, makes room for a state that a leader has sent.
 func (g *Group) state(i *instance) string {
-	if s := i.State(); s != raft.Shutdown || g.err() != nil {
-		return s.String()
+	s := i.State()
+	select {
+	case <-i.done: // whatever raft says: its main loop may have had the last word
+		s = raft.Shutdown
+	default:
 	}
-	return "Restoring"
+	if s == raft.Shutdown && g.err() == nil {
+		return "Restoring"
+	}
+	return s.String()
 }
 
 // ID is the partition's number.

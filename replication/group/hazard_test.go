@@ -172,6 +172,31 @@ func TestCloseWhilePeersHang(t *testing.T) {
 	c.net.resume("c")
 }
 
+// TestTakingOverWaitsForNoPeer: a deposed leader, whose calls to a peer that is away are
+// still under way, takes over a state; with it there is a majority again.
+func TestTakingOverWaitsForNoPeer(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	a := c.all[0]
+	c.put(a, "k")
+	c.net.setCut(a.addr, true)
+	lead := c.leaveBehind(a)
+	away := c.all[1]
+	if lead == away {
+		away = c.all[2]
+	}
+	c.same(lead, away)
+	c.net.setCut(away.addr, true)
+	c.net.setCut(a.addr, false)
+	poll(t, "the state to be taken over", func() bool { return a.restored.Load() == 1 })
+	c.put(c.leader(a, lead), "k")
+	if n := lead.m.count("k"); n != 2 {
+		t.Errorf("counts %d", n)
+	}
+	c.net.setCut(away.addr, false)
+	c.same(c.all...)
+}
+
 // TestRestoredReplicaIsTold: what a replica missed while it was away is told to its
 // node, the members too; and the words about leadership keep their order over it.
 func TestRestoredReplicaIsTold(t *testing.T) {

@@ -62,16 +62,21 @@ func first(a, b chan struct{}) chan struct{} {
 // connected waits for a connection, as the real transport does for appends: raft
 // itself would come back only after up to 10 s.
 func (n *network) connected(from, to raft.ServerAddress, closed <-chan struct{}) {
-	n.mu.Lock()
-	cut := first(n.cut[from], n.cut[to])
-	n.mu.Unlock()
-	if cut == nil {
-		return
-	}
-	select {
-	case <-cut:
-	case <-closed:
-	case <-time.After(2 * time.Minute):
+	end := time.After(2 * time.Minute)
+	for {
+		n.mu.Lock()
+		cut := first(n.cut[from], n.cut[to])
+		n.mu.Unlock()
+		if cut == nil {
+			return
+		}
+		select {
+		case <-cut:
+		case <-closed:
+			return
+		case <-end:
+			return
+		}
 	}
 }
 
@@ -188,12 +193,26 @@ func (w *wire) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, args *ra
 	piped, in := io.Pipe()
 	var copying sync.WaitGroup
 	copying.Go(func() {
-		_, err := io.Copy(in, data)
+		_, err := io.Copy(in, &cuttable{data, w, to})
 		in.CloseWithError(err)
 	})
 	defer copying.Wait()
 	defer piped.Close()
 	return w.call(to, func() error { return w.InmemTransport.InstallSnapshot(id, to, args, resp, piped) })
+}
+
+// cuttable is a stream that ends when the network is cut.
+type cuttable struct {
+	io.Reader
+	w  *wire
+	to raft.ServerAddress
+}
+
+func (c *cuttable) Read(p []byte) (int, error) {
+	if err := c.w.net.pass(c.w.self, c.to, c.w.closed); err != nil {
+		return 0, err
+	}
+	return c.Reader.Read(p)
 }
 
 // AppendEntriesPipeline sends one request after the other, and lets raft go on meanwhile.
