@@ -229,17 +229,115 @@ func TestReplicaLife(t *testing.T) {
 	s.refused(object.KindBusy, "without a majority", step(data, first, Leaving))
 }
 
+// TestOneAtATime: of one partition, one replica comes and one vote changes at a time.
+func TestOneAtATime(t *testing.T) {
+	s := newStore(t)
+	s.ok(bootstrapOf("n0", 1, 1))
+	for i := 1; i < 3; i++ {
+		s.joined(nodeName(i), byte(i+1))
+	}
+	plan, err := NewPlan(s.load())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ok(&Command{Plan: plan})
+	promote := func(i int) *Command {
+		return &Command{Step: &Step{object.Control, s.load().Partitions[0].on(nodeName(i)).ID, s.load().Epoch, Promoting}}
+	}
+	s.ok(promote(1))
+	s.refused(object.KindConflict, "one at a time", promote(2))
+	place := func(i int) *Command { return &Command{Place: &Place{1, nodeName(i), s.load().Epoch}} }
+	old := place(2)
+	s.ok(place(1))
+	s.refused(object.KindConflict, "one at a time", place(2))
+	s.refused(object.KindConflict, "read the map again", old)
+
+	// A leader that knows its own group only has that group's steps.
+	id := s.load().Partitions[0].on("n1").ID
+	actions, err := Next(s.load(), &Observed{Partitions: map[object.PartitionID]GroupSeen{
+		0: {Epoch: s.load().Epoch, Leader: ReplicaID{Node: "n0"}, Members: map[ReplicaID]bool{{Node: "n0"}: true, id: true}},
+	}})
+	if err != nil || len(actions) != 1 || actions[0].Command.Step == nil || *actions[0].Command.Step != (Step{0, id, s.load().Epoch, InForce}) {
+		t.Fatalf("%+v, %v", actions, err)
+	}
+}
+
+// joined makes a node known and up.
+func (s *store) joined(id NodeID, number byte) {
+	s.Helper()
+	replica := *s.ok(&Command{Join: joinOf(id, number)}).Replica
+	for _, to := range []ReplicaState{Created, Learner} {
+		s.ok(&Command{Step: &Step{object.Control, replica, s.load().Epoch, to}})
+	}
+	s.ok(&Command{Admit: &Admit{id, StoreID{number}}})
+}
+
+// TestLimits: no more moves begin than the settings allow.
+func TestLimits(t *testing.T) {
+	s := newStore(t)
+	s.ok(bootstrapOf("n0", 20, 40))
+	set := DefaultSettings()
+	set.Moves, set.MovesPerNode, set.GroupMoves, set.GroupsPerNode = 5, 4, 7, 6
+	s.ok(&Command{Configure: &set})
+	o := &Observed{Nodes: map[NodeID]NodeSeen{"n0": {Up: true}}}
+	for i := 1; i < 4; i++ {
+		s.joined(nodeName(i), byte(i+1))
+		o.Nodes[nodeName(i)] = NodeSeen{Up: true}
+	}
+	for range 2 { // the plan, then the first moves
+		actions, err := Next(s.load(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range actions {
+			if a.Verb == Propose {
+				s.do(a.Command)
+			}
+		}
+	}
+	state := s.load()
+	moving, perNode, joint := 0, map[NodeID]int{}, 0
+	for _, p := range state.Partitions[1:] {
+		for _, r := range p.Replicas {
+			if r.moving() {
+				moving++
+				perNode[r.ID.Node]++
+			}
+		}
+	}
+	groups := map[NodeID]int{}
+	for _, g := range state.Layout(3).Groups {
+		if g.Next == nil {
+			continue
+		}
+		joint++
+		for k, id := range g.Next {
+			if id != g.Holders[k] {
+				groups[id]++
+				groups[g.Holders[k]]++
+			}
+		}
+	}
+	delete(groups, "")
+	for id := range o.Nodes {
+		if perNode[id] > 4 || groups[id] > 6 {
+			t.Errorf("node %s takes part in %d moves of partitions and %d of groups", id, perNode[id], groups[id])
+		}
+	}
+	if moving != 5 || joint != 7 {
+		t.Errorf("%d partitions and %d groups move, limits are 5 and 7", moving, joint)
+	}
+	if actions, _ := Next(state, &Observed{Nodes: o.Nodes}); len(actions) > 5+1 {
+		t.Errorf("more begins: %+v", actions)
+	}
+}
+
 // TestGroupMove walks one chunk group through a move.
 func TestGroupMove(t *testing.T) {
 	s := newStore(t)
 	s.ok(bootstrapOf("n0", 1, 1))
 	for i := 1; i < 4; i++ {
-		id := nodeName(i)
-		replica := *s.ok(&Command{Join: joinOf(id, byte(i+1))}).Replica
-		for _, to := range []ReplicaState{Created, Learner} {
-			s.ok(&Command{Step: &Step{0, replica, s.load().Epoch, to}})
-		}
-		s.ok(&Command{Admit: &Admit{id, StoreID{byte(i + 1)}}})
+		s.joined(nodeName(i), byte(i+1))
 	}
 	plan, err := NewPlan(s.load())
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 func TestConverges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t, rapid.Uint64().Draw(t, "seed"), rapid.IntRange(1, 4).Draw(t, "partitions"), rapid.IntRange(1, 5).Draw(t, "groups"))
-		for range rapid.IntRange(0, 400).Draw(t, "steps") {
+		for range rapid.SampledFrom([]int{0, 40, 120, 250, 400}).Draw(t, "steps") {
 			w.event()
 		}
 		w.settle()
@@ -26,8 +26,12 @@ func (w *world) event() {
 	switch k := w.rnd.IntN(20); {
 	case k < 8:
 		s, o := w.now(), w.observe()
+		w.seen = append(w.seen, o)
 		if w.rnd.IntN(3) == 0 {
 			s = old // the driver's replica lags
+		}
+		if w.rnd.IntN(3) == 0 { // so does what it was told
+			o = w.seen[max(0, len(w.seen)-1-w.rnd.IntN(6))]
 		}
 		w.drive(s, o)
 	case k < 10:
@@ -35,7 +39,9 @@ func (w *world) event() {
 	case k < 12:
 		p := w.rnd.IntN(len(w.groups))
 		w.commit(p, w.groups[p].members)
-		w.write()
+		for range 4 {
+			w.write()
+		}
 	case k < 15:
 		for p := range w.groups {
 			w.catchUp(p, false)
@@ -72,7 +78,11 @@ func (w *world) drive(s *State, o *Observed) {
 	if err != nil {
 		w.fatalf("no plan: %v", err)
 	}
+	fresh := s == w.now() && o == w.seen[len(w.seen)-1]
 	for _, a := range actions {
+		if fresh {
+			w.guard(a)
+		}
 		switch w.rnd.IntN(6) {
 		case 0: // lost
 		case 1:
@@ -263,9 +273,11 @@ func (w *world) settle() {
 		if err != nil {
 			w.fatalf("no plan: %v", err)
 		}
-		buried := w.bury()
-		if len(actions) == 0 && buried {
-			break
+		if len(actions) == 0 {
+			w.checkGone()
+			if w.bury() {
+				break
+			}
 		}
 		for _, a := range actions {
 			w.guard(a)
@@ -301,6 +313,23 @@ func (w *world) bury() bool {
 		}
 	}
 	return all
+}
+
+// checkGone: while there are others, nothing is left to nodes that are gone.
+func (w *world) checkGone() {
+	s, live := w.now(), 0
+	for _, n := range s.Plannable() {
+		if n.Weight > 0 {
+			live++
+		}
+	}
+	for i := range s.Partitions[1:] {
+		for _, r := range s.Partitions[i+1].Replicas {
+			if live >= s.Settings.RF && r.State == InForce && s.Node(r.ID.Node).Gone {
+				w.fatalf("partition %d waits for %s, which is gone", i+1, r.ID)
+			}
+		}
+	}
 }
 
 // guard: with everything known, no change of voters leaves less than a majority that answers.

@@ -21,8 +21,9 @@ func TestCrashAtEveryStep(t *testing.T) {
 		stride = 7
 	}
 	for at := 0; at < count; at += stride {
-		for _, after := range []bool{false, true} {
-			life(t, at, after)
+		life(t, at, false)
+		if at%4 == 0 { // otherwise as good as before the next one
+			life(t, at, true)
 		}
 	}
 }

@@ -97,22 +97,12 @@ func (v *view) urge(p *Partition, r *Replica) int {
 		return 0
 	case r.State < InForce && (!planned || !here):
 		return 3
-	case planned || !v.filled(p):
+	case planned || !filled(p, &v.s.Target):
 		return 0
 	case !here:
 		return 2
 	}
 	return 1
-}
-
-// filled reports whether everything that is planned is in force.
-func (v *view) filled(p *Partition) bool {
-	for _, id := range v.s.Target.Of(p.ID) {
-		if x := p.on(id); x == nil || x.State != InForce || x.Lost {
-			return false
-		}
-	}
-	return true
 }
 
 // members is a partition whose leader has told what its group is.

@@ -239,6 +239,8 @@ func (s *change) mayStep(p *Partition, x *Replica, to ReplicaState) *Result {
 		return nil
 	case wanted && !x.Lost:
 		return failf(object.KindConflict, "the plan keeps replica %s of partition %d: read the map again", x.ID, p.ID)
+	case !x.Lost && !filled(p, t):
+		return failf(object.KindConflict, "replica %s of partition %d stays until every planned one is in force", x.ID, p.ID)
 	case !elects(p, nodes, x.ID):
 		return failf(object.KindBusy, "partition %d would be left without a majority of good replicas if %s went: bring other replicas back first", p.ID, x.ID)
 	}
@@ -258,4 +260,14 @@ func elects(p *Partition, nodes map[NodeID]*Node, without ReplicaID) bool {
 		}
 	}
 	return good > voters/2
+}
+
+// filled reports whether everything that is planned of a partition is in force.
+func filled(p *Partition, t *Target) bool {
+	for _, id := range t.Of(p.ID) {
+		if x := p.on(id); x == nil || x.State != InForce || x.Lost {
+			return false
+		}
+	}
+	return true
 }

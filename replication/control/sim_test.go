@@ -25,6 +25,7 @@ type world struct {
 	given   map[string]bool // replica ids, ever
 	stores  byte
 	pending []Action
+	seen    []*Observed
 	trace   []string
 	refused int
 	took    map[string]int // what was taken, by kind, for the statistics
@@ -206,6 +207,16 @@ func (w *world) propose(c *Command) *Result {
 	w.history = append(w.history, s)
 	if c.Place != nil || c.Join != nil {
 		w.note(before, s)
+	}
+	if st := c.Step; st != nil && (st.To == Leaving || st.To == Demoting) {
+		p := &before.Partitions[st.Partition]
+		if x := p.find(st.Replica); x.State == InForce && !x.Lost {
+			for _, id := range before.Target.Of(p.ID) {
+				if y := p.on(id); y == nil || y.State != InForce || y.Lost {
+					w.fatalf("%s goes from partition %d before %s has come", x.ID, p.ID, id)
+				}
+			}
+		}
 	}
 	w.checkState(s)
 	return r

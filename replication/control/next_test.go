@@ -1,0 +1,175 @@
+package control
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+// three is a settled cluster of three nodes.
+func three(t *testing.T) *world {
+	w := newWorld(t, 5, 2, 2)
+	w.join("n1")
+	w.join("n2")
+	w.settle()
+	return w
+}
+
+func has(actions []Action, ok func(Action) bool) bool { return slices.ContainsFunc(actions, ok) }
+
+// TestLateWords: what the state has yet to learn is left alone; what it knows better than
+// the world is put right.
+func TestLateWords(t *testing.T) {
+	w := three(t)
+	s, o := w.now(), w.observe()
+	next := func() []Action {
+		actions, err := Next(s, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return actions
+	}
+	n1 := s.Node("n1")
+	old, future := ReplicaID{"n1", 0}, ReplicaID{"n1", n1.Next}
+
+	o.Partitions[1].Members[future] = false
+	o.Nodes["n1"].Replicas[ReplicaKey{1, future.Generation}] = HeldLive
+	if actions := next(); len(actions) > 0 {
+		t.Errorf("a lagging state does %+v", actions)
+	}
+	o.Partitions[1].Members[old] = false
+	o.Nodes["n1"].Replicas[ReplicaKey{1, old.Generation}] = HeldLive
+	actions := next()
+	if !has(actions, func(a Action) bool {
+		return a.Verb == RemoveMember && a.Replica == old && a.Config == o.Partitions[1].Config
+	}) ||
+		!has(actions, func(a Action) bool { return a.Verb == Destroy && a.Replica == old }) || len(actions) != 2 {
+		t.Errorf("a stranger leads to %+v", actions)
+	}
+
+	o = w.observe()
+	mine := s.Partitions[2].on("n1").ID
+	delete(o.Partitions[2].Members, mine)
+	if actions := next(); !has(actions, func(a Action) bool {
+		return a.Command != nil && a.Command.Lost != nil && a.Command.Lost.Replica == mine
+	}) {
+		t.Errorf("a replica that raft does not know leads to %+v", actions)
+	}
+	seen := o.Partitions[2]
+	seen.Epoch = s.Partitions[2].Since - 1
+	o.Partitions[2] = seen
+	if actions := next(); len(actions) > 0 {
+		t.Errorf("old words lead to %+v", actions)
+	}
+}
+
+// TestNeededVoter: a voter that is to leave stays while the others cannot elect without it.
+func TestNeededVoter(t *testing.T) {
+	w := three(t)
+	set := w.now().Settings
+	set.RF = 2
+	w.propose(&Command{Configure: &set})
+	plan, err := NewPlan(w.now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.propose(&Command{Plan: plan})
+	p := object.PartitionID(1)
+	var leaver ReplicaID
+	for _, r := range w.now().Partitions[p].Replicas {
+		if !slices.Contains(w.now().Target.Of(p), r.ID.Node) {
+			leaver = r.ID
+		}
+	}
+	w.propose(&Command{Step: &Step{p, leaver, w.now().Epoch, Leaving}})
+	other := w.now().Target.Of(p)[0]
+	w.nodes[other].up = false
+	w.nodes[leaver.Node].epoch = w.now().Epoch
+	for _, n := range w.nodes {
+		n.epoch = w.now().Epoch
+	}
+	actions, err := Next(w.now(), w.observe())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if has(actions, func(a Action) bool { return a.Verb == RemoveMember && a.Partition == p }) ||
+		!has(actions, func(a Action) bool {
+			return a.Command != nil && a.Command.Step != nil && *a.Command.Step == Step{p, leaver, w.now().Epoch, InForce}
+		}) {
+		t.Errorf("%+v", actions)
+	}
+}
+
+// TestRemoveKeeps: a gone node that may have what nobody else has is not removed.
+func TestRemoveKeeps(t *testing.T) {
+	w := newWorld(t, 5, 2, 2)
+	w.lies = func(_ *world, a Action) bool { return a.Command != nil && a.Command.Begin != nil } // chunks never move
+	w.join("n1")
+	w.join("n2")
+	for range 60 {
+		w.heal()
+		actions, err := Next(w.now(), w.observe())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range actions {
+			w.run(a)
+		}
+	}
+	gone := func(id NodeID) { w.propose(&Command{MarkGone: &Mark{id, w.now().Node(id).Incarnation}}) }
+	gone("n0")
+	if r := w.propose(&Command{Remove: &Remove{"n0"}}); r.Kind != object.KindBusy || !strings.Contains(r.Message, "chunks of group 0") {
+		t.Errorf("%+v", r)
+	}
+	w.lies = nil
+	w.propose(&Command{MarkBack: &Mark{"n0", w.now().Node("n0").Incarnation}})
+	w.settle()
+	gone("n1")
+	gone("n2")
+	if r := w.propose(&Command{Remove: &Remove{"n2"}}); r.Kind != object.KindBusy || !strings.Contains(r.Message, "of partition 0") {
+		t.Errorf("%+v", r)
+	}
+	w.propose(&Command{MarkBack: &Mark{"n1", w.now().Node("n1").Incarnation}})
+	if r := w.propose(&Command{Remove: &Remove{"n2"}}); r.Failed {
+		t.Errorf("%v", r.Err())
+	}
+}
+
+// TestGoneIsReplaced: the fourth takes over, and a gone one of three is waited for.
+func TestGoneIsReplaced(t *testing.T) {
+	w := three(t)
+	gone := func() {
+		w.nodes["n1"].up = false
+		w.propose(&Command{MarkGone: &Mark{"n1", w.now().Node("n1").Incarnation}})
+		for range 60 {
+			w.heal()
+			actions, err := Next(w.now(), w.observe())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, a := range actions {
+				w.run(a)
+			}
+		}
+	}
+	gone()
+	if x := w.now().Partitions[1].on("n1"); x == nil || x.State != InForce || w.now().Layout(3).names("n1") == 0 {
+		t.Errorf("with nobody to take over, n1 has %+v", x)
+	}
+	w.start(w.nodes["n1"])
+	w.join("n3")
+	w.settle()
+	gone()
+	for _, p := range w.now().Partitions[1:] {
+		if x := p.on("n1"); x != nil && x.State != Removed {
+			t.Errorf("partition %d waits for n1: %+v", p.ID, p.Replicas)
+		}
+	}
+	if count := w.now().Layout(3).names("n1"); count > 0 {
+		t.Errorf("%d chunk groups wait for n1", count)
+	}
+	w.start(w.nodes["n1"])
+	w.settle()
+}
