@@ -3,6 +3,7 @@ package group_test
 import (
 	"context"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -205,6 +206,8 @@ func TestRestoredReplicaIsTold(t *testing.T) {
 	a := c.all[0]
 	var inside, overlaps atomic.Int32
 	gate := make(chan struct{})
+	open := sync.OnceFunc(func() { close(gate) })
+	t.Cleanup(open)
 	hook := func(leader bool) {
 		if inside.Add(1) > 1 {
 			overlaps.Add(1)
@@ -233,14 +236,16 @@ func TestRestoredReplicaIsTold(t *testing.T) {
 	a.mu.Unlock()
 	c.same(c.all...)
 	poll(t, "it to lead again", func() bool {
-		if l := c.leader(); l != a {
-			_ = l.TransferLeadership(within(t, time.Second), a.id)
+		for _, r := range c.all[1:] {
+			if r.IsLeader() {
+				_ = r.TransferLeadership(within(t, time.Second), a.id)
+			}
 		}
+		// Its node has not been told yet, so it is not ready.
 		return a.Raft().State() == raft.Leader
 	})
-	c.put(a, "k") // it leads; its node has not been told yet
-	close(gate)
-	poll(t, "its node to be told", func() bool { return a.leads.Load() == a.Stats().Term })
+	open()
+	poll(t, "a leader whose node is told", func() bool { l := c.leader(); return l.leads.Load() == l.Stats().Term })
 	if overlaps.Load() > 0 {
 		t.Error("its node was told of two things at once")
 	}
