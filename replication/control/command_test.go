@@ -370,6 +370,11 @@ func TestGroupMove(t *testing.T) {
 	s.refused(object.KindConflict, "has ended", advance(Stable, "n0", target[slot]))
 	s.refused(object.KindConflict, "has ended", advance(Canceled))
 
+	wide, err := NewWidth(s.load(), 6, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.refused(object.KindInvalid, "at least 5 nodes", wide)
 	c, err := NewWidth(s.load(), 4, 2)
 	if err != nil {
 		t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 // before or after each single action in turn; all that it knew is forgotten.
 func TestCrashAtEveryStep(t *testing.T) {
 	count := life(t, -1, false)
-	if count < 150 {
+	if count < 120 {
 		t.Fatalf("a life has %d actions only", count)
 	}
 	stride := 1
@@ -30,7 +30,7 @@ func TestCrashAtEveryStep(t *testing.T) {
 
 // life plays and returns the number of actions.
 func life(t fataler, at int, after bool) (count int) {
-	w := newWorld(t, 1, 2, 2)
+	w := newWorld(t, 1, 1, 2)
 	w.log("crash at %d, after: %v", at, after)
 	var stopped *simNode
 	w.lies = func(w *world, a Action) bool {

@@ -30,7 +30,16 @@ func (s *change) addWidth(c *AddWidth) *Result {
 	if c.Width < 1 || c.Width > placement.MaxReplicas || c.Data < 0 || c.Data > 0 && c.Data >= c.Width {
 		return failf(object.KindInvalid, "%d data shards of %d in all are not possible", c.Data, c.Width)
 	}
-	if l := s.layout(c.Width); l != nil || s.err != nil {
+	l, nodes, takers := s.layout(c.Width), byID(s.nodes()), 0
+	for _, n := range nodes {
+		if n.Life == NodeUp && n.here() {
+			takers++
+		}
+	}
+	if s.err == nil && c.Data > 0 && takers <= c.Data {
+		return failf(object.KindInvalid, "%d data shards need at least %d nodes, the cluster has %d: add nodes, or choose fewer shards", c.Data, c.Data+1, takers)
+	}
+	if l != nil || s.err != nil {
 		if l != nil && !slices.Contains(l.Schemes, c.Data) {
 			l.Schemes = append(l.Schemes, c.Data)
 			slices.Sort(l.Schemes)
@@ -46,14 +55,10 @@ func (s *change) addWidth(c *AddWidth) *Result {
 	if err != nil || len(slots) != s.header.Groups {
 		return failf(object.KindInvalid, "the layout has %d groups, not %d, or cannot be read (%v)", len(slots), s.header.Groups, err)
 	}
-	nodes := byID(s.nodes())
-	if s.err != nil {
-		return nil
-	}
 	if bad := checkSlots(slots, nodes); bad != nil {
 		return bad
 	}
-	l := &Layout{Layout: &placement.Layout{Epoch: s.bump(), Width: c.Width}, Schemes: []int{c.Data}, Copying: map[int]bool{}, Target: slots}
+	l = &Layout{Layout: &placement.Layout{Epoch: s.bump(), Width: c.Width}, Schemes: []int{c.Data}, Copying: map[int]bool{}, Target: slots}
 	for _, holders := range slots {
 		l.Groups = append(l.Groups, placement.Group{Holders: holders, Since: l.Epoch})
 	}
@@ -169,6 +174,8 @@ func (l *Layout) mayAdvance(a AdvanceGroup, to GroupStep) (again bool, bad *Resu
 		return true, nil
 	case to == Copying && !l.adopted(g, a.Nodes):
 		return false, failf(object.KindConflict, "the holders of group %d that have not adopted epoch %d could still acknowledge writes alone: wait for more than %q", a.Group, a.Since, a.Nodes)
+	case to == Stable && misplaced(g.Next, l.Target[a.Group]):
+		return false, failf(object.KindConflict, "group %d is going where the plan has it no more: cancel its move", a.Group)
 	case to == Stable && !l.Copying[a.Group]:
 		return false, failf(object.KindConflict, "the copying of group %d has not begun", a.Group)
 	case to == Stable && !l.verified(g, a.Nodes):

@@ -3,7 +3,6 @@ package control
 import (
 	"bytes"
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -20,10 +19,14 @@ func (m memory) Get(key []byte) ([]byte, bool, error) {
 }
 
 func (m memory) Ascend(start, end []byte, fn func(k, v []byte) (bool, error)) error {
-	for _, k := range slices.Sorted(maps.Keys(m)) {
-		if k < string(start) || end != nil && k >= string(end) {
-			continue
+	var keys []string
+	for k := range m {
+		if k >= string(start) && (end == nil || k < string(end)) {
+			keys = append(keys, k)
 		}
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
 		if more, err := fn([]byte(k), m[k]); err != nil || !more {
 			return err
 		}

@@ -2,7 +2,6 @@ package control
 
 import (
 	"cmp"
-	"errors"
 	"maps"
 	"slices"
 
@@ -104,14 +103,51 @@ func NewPlan(s *State) (*Plan, error) {
 		return nil, err
 	}
 	for _, l := range s.Layouts {
-		slots, bad := l.Plan(nodes)
-		packed, worse := encodeSlots(l.Width, slots)
-		if err := errors.Join(bad, worse); err != nil {
+		slots, err := l.Plan(nodes)
+		if err != nil {
+			return nil, err
+		}
+		for i, g := range l.Groups {
+			slots[i] = reslot(g.Holders, slots[i])
+		}
+		packed, err := encodeSlots(l.Width, slots)
+		if err != nil {
 			return nil, err
 		}
 		plan.Layouts = append(plan.Layouts, PlanOfWidth{Width: l.Width, Slots: packed})
 	}
 	return plan, nil
+}
+
+// reslot gives planned nodes that hold a slot of the group already that slot, if one of
+// them has another in the plan: that was made from where a joint group is going, and
+// the group has to turn back.
+func reslot(now, planned []NodeID) []NodeID {
+	if !misplaced(now, planned) {
+		return planned
+	}
+	slots := make([]NodeID, len(planned))
+	for k, id := range now {
+		if id != placement.None && slices.Contains(planned, id) {
+			slots[k] = id
+		}
+	}
+	for _, id := range planned {
+		if id != placement.None && !slices.Contains(now, id) {
+			slots[slices.Index(slots, placement.None)] = id
+		}
+	}
+	return slots
+}
+
+// misplaced reports whether a holder is planned in another slot than its own.
+func misplaced(now, planned []NodeID) bool {
+	for k, id := range now {
+		if at := slices.Index(planned, id); id != placement.None && at >= 0 && at != k {
+			return true
+		}
+	}
+	return false
 }
 
 // NewWidth is the command that makes the layout of a width: data shards of a scheme,
@@ -232,11 +268,17 @@ func (v *view) inForce(p *Partition, without ReplicaID) (good, all int) {
 			continue
 		}
 		all++
-		if r.State == InForce && !r.Lost && v.up(r.ID.Node) {
+		if r.State == InForce && v.good(p, &r) {
 			good++
 		}
 	}
 	return good, all
+}
+
+// good reports whether a replica is whole, and its node answers.
+func (v *view) good(p *Partition, r *Replica) bool {
+	held := v.o.Nodes[r.ID.Node].Replicas[ReplicaKey{p.ID, r.ID.Generation}]
+	return !r.Lost && held != HeldLost && held != HeldDestroyed && v.up(r.ID.Node)
 }
 
 // leftovers destroys what nodes have and the map does not know any more. An id that

@@ -84,8 +84,18 @@ func only(slots []NodeID, ok func(NodeID) bool) (list []NodeID) {
 
 // beginGroups makes groups joint, within the limits: what mends comes first.
 func (v *view) beginGroups(l *Layout) {
-	nodes := v.s.Plannable()
-	moves, err := l.Moves(nodes, l.Target)
+	var underway []placement.Move
+	for i, g := range l.Groups {
+		for k, to := range g.Next {
+			if to != g.Holders[k] {
+				underway = append(underway, placement.Move{Index: i, Slot: k, From: g.Holders[k], To: to})
+			}
+		}
+	}
+	if len(underway) >= v.s.Settings.GroupMoves {
+		return
+	}
+	moves, err := l.Moves(v.s.Plannable(), l.Target)
 	if err != nil {
 		return // the plan is about to be replaced
 	}
@@ -95,14 +105,6 @@ func (v *view) beginGroups(l *Layout) {
 		return m.To != placement.None && !v.ready(m.To) || !l.attainable(next, v.ready)
 	})
 	slices.SortStableFunc(moves, func(a, b placement.Move) int { return cmp.Compare(v.mends(a), v.mends(b)) })
-	var underway []placement.Move
-	for i, g := range l.Groups {
-		for k, to := range g.Next {
-			if to != g.Holders[k] {
-				underway = append(underway, placement.Move{Index: i, Slot: k, From: g.Holders[k], To: to})
-			}
-		}
-	}
 	var begin []SlotMove
 	for _, m := range placement.Ready(moves, underway, v.s.Settings.GroupMoves, v.s.Settings.GroupsPerNode) {
 		begin = append(begin, SlotMove{m.Index, m.Slot, m.From, m.To})

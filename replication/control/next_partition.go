@@ -112,7 +112,12 @@ type members struct {
 	seen *GroupSeen
 }
 
+// change asks for a change in raft, unless the state here is older than what was seen:
+// a vote would be given that the map has taken back.
 func (m *members) change(verb Verb, id ReplicaID) {
+	if m.s.Epoch < m.seen.Current {
+		return
+	}
 	m.add(Action{Verb: verb, By: PartitionLeader, Partition: m.p.ID, Replica: id, Config: m.seen.Config})
 }
 
@@ -144,7 +149,7 @@ func (m *members) electable(without ReplicaID) bool {
 			continue
 		}
 		all++
-		if r := m.p.find(id); r != nil && r.State != Removed && !r.Lost && m.up(id.Node) {
+		if r := m.p.find(id); r != nil && r.State != Removed && m.good(m.p, r) {
 			good++
 		}
 	}
@@ -214,7 +219,7 @@ func (m *members) leave(r *Replica, there, voter bool, verb Verb, to ReplicaStat
 	case !there:
 		m.step(PartitionLeader, m.p, r, to)
 	case voter && !m.electable(r.ID):
-		if r.mayVote() && !r.Lost && m.up(r.ID.Node) {
+		if r.mayVote() && m.good(m.p, r) {
 			m.step(PartitionLeader, m.p, r, InForce)
 		}
 	case m.seen.Leader == r.ID:

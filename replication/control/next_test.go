@@ -1,6 +1,8 @@
 package control
 
 import (
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -172,4 +174,98 @@ func TestGoneIsReplaced(t *testing.T) {
 	}
 	w.start(w.nodes["n1"])
 	w.settle()
+}
+
+// TestKeptHolderLost: a joint group waits until enough have adopted its epoch, and turns
+// back when a holder that was to stay is lost: that one has to be replaced first.
+func TestKeptHolderLost(t *testing.T) {
+	w := newWorld(t, 5, 1, 4)
+	w.join("n1")
+	w.settle()
+	two, err := NewWidth(w.now(), 2, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.propose(two)
+	w.lies = func(_ *world, a Action) bool { return a.Command != nil && a.Command.Advance != nil }
+	w.join("n2")
+	w.join("n3")
+	var kept NodeID
+	for range 60 {
+		w.heal()
+		actions, err := Next(w.now(), w.observe())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range actions {
+			w.run(a)
+		}
+	}
+	for _, g := range w.now().Layout(2).Groups {
+		for k, id := range g.Next {
+			if id == g.Holders[k] {
+				kept = id
+			}
+		}
+	}
+	copying := func(a Action) bool {
+		return a.Command != nil && a.Command.Advance != nil && a.Command.Advance.To == Copying
+	}
+	o := w.observe()
+	if actions, _ := Next(w.now(), o); !has(actions, copying) {
+		t.Errorf("nothing is copied: %+v", actions)
+	}
+	for id, n := range o.Nodes {
+		n.Epoch = 1
+		o.Nodes[id] = n
+	}
+	if actions, _ := Next(w.now(), o); has(actions, copying) {
+		t.Error("a group is copied that nobody has adopted")
+	}
+	if kept == "" || !w.bears(w.nodes[kept]) {
+		t.Fatalf("no holder to lose: %s", w.describe())
+	}
+	w.nodes[kept].dead, w.nodes[kept].up = true, false
+	w.lies = nil
+	w.settle()
+}
+
+// BenchmarkLarge is one round of the planner, and one step, of 4096 partitions and 4096 groups on 12 nodes.
+func BenchmarkLarge(b *testing.B) {
+	state := memory{}
+	c := bootstrapOf("n00", 4096, 4096)
+	must(b, state, c)
+	o := &Observed{Nodes: map[NodeID]NodeSeen{"n00": {Up: true}}}
+	for i := 1; i < 12; i++ {
+		id := NodeID(fmt.Sprintf("n%02d", i))
+		replica := *must(b, state, &Command{Join: joinOf(id, byte(i+1))}).Replica
+		for _, to := range []ReplicaState{Created, Learner} {
+			must(b, state, &Command{Step: &Step{object.Control, replica, loaded(b, state).Epoch, to}})
+		}
+		must(b, state, &Command{Admit: &Admit{id, StoreID{byte(i + 1)}}})
+		o.Nodes[id] = NodeSeen{Up: true}
+	}
+	plan, err := NewPlan(loaded(b, state))
+	if err != nil {
+		b.Fatal(err)
+	}
+	must(b, state, &Command{Plan: plan})
+	s := loaded(b, state)
+	b.Run("Load", func(b *testing.B) {
+		for b.Loop() {
+			loaded(b, state)
+		}
+	})
+	b.Run("Next", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := Next(s, o); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("Place", func(b *testing.B) {
+		for b.Loop() {
+			must(b, maps.Clone(state), &Command{Place: &Place{1, s.Target.Of(1)[1], s.Epoch}})
+		}
+	})
 }

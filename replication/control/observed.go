@@ -50,14 +50,18 @@ const (
 	HeldDestroyed                 // dropped; the id is refused for ever
 )
 
-// GroupSeen is a partition's group, told by its leader.
+// GroupSeen is a partition's group, told by its leader. Changes of members are made by that
+// leader in the same term, one at a time, or not at all.
 type GroupSeen struct {
 	// Epoch is the map's that the leader had applied before it confirmed, by the
 	// sent-after rule, that it leads, and read the rest.
 	Epoch  uint64
 	Leader ReplicaID
+	// Current is the map's epoch, asked (linearizably) of the control group after the rest
+	// was read. An older state must not decide on the group's members.
+	Current uint64
 	// Members is the newest configuration, true for voters; Config is its index, and
-	// it is committed.
+	// it is committed. No change that this leader has begun is outstanding.
 	Members map[ReplicaID]bool
 	Config  uint64
 	// CaughtUp has the non-voters that lack few entries.

@@ -91,6 +91,11 @@ func replanLayout(l *Layout, plan PlanOfWidth, nodes map[NodeID]*Node) *Result {
 	if bad := checkSlots(slots, nodes); bad != nil {
 		return bad
 	}
+	for i, g := range l.Groups {
+		if misplaced(g.Holders, slots[i]) {
+			return failf(object.KindConflict, "chunk group %d has moved meanwhile: plan again", i)
+		}
+	}
 	l.Target = slots
 	return nil
 }

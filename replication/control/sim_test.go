@@ -313,10 +313,10 @@ func (w *world) observe() *Observed {
 	}
 	for p, g := range w.groups {
 		leader, ok := w.elect(p)
-		if !ok {
+		if !ok || w.outstanding(p) {
 			continue
 		}
-		seen := GroupSeen{Epoch: w.nodes[leader.Node].epoch, Leader: leader, Members: map[ReplicaID]bool{}, Config: g.config, CaughtUp: map[ReplicaID]bool{}}
+		seen := GroupSeen{Epoch: w.nodes[leader.Node].epoch, Current: w.now().Epoch, Leader: leader, Members: map[ReplicaID]bool{}, Config: g.config, CaughtUp: map[ReplicaID]bool{}}
 		for id, voter := range g.members {
 			seen.Members[id] = voter
 			if !voter && w.alive(p, id) && g.has[id]+1 >= g.committed {
@@ -329,6 +329,16 @@ func (w *world) observe() *Observed {
 		o.Verified[k] = slices.Clone(v)
 	}
 	return o
+}
+
+// outstanding reports whether a group's leader still has a change under way; now and
+// then it is given up: the leader's term has ended.
+func (w *world) outstanding(p int) bool {
+	mine := func(a Action) bool { return a.Verb >= AddNonvoter && a.Verb <= RemoveMember && int(a.Partition) == p }
+	if w.rnd.IntN(2) == 0 {
+		w.pending = slices.DeleteFunc(w.pending, mine)
+	}
+	return slices.ContainsFunc(w.pending, mine)
 }
 
 // do carries out an action, as far as it can be now.
