@@ -11,9 +11,10 @@ import (
 // TestConverges throws faults, membership changes, lost, repeated and late actions at
 // the planner, and then lets it finish.
 func TestConverges(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t, rapid.Uint64().Draw(t, "seed"), rapid.IntRange(1, 4).Draw(t, "partitions"), rapid.IntRange(1, 5).Draw(t, "groups"))
-		for range rapid.SampledFrom([]int{0, 40, 120, 250, 400}).Draw(t, "steps") {
+		for range rapid.SampledFrom([]int{0, 40, 80, 150, 300}).Draw(t, "steps") {
 			w.event()
 		}
 		w.settle()

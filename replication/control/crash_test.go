@@ -12,6 +12,7 @@ import (
 // and removed, one dies and is replaced, one loses a replica) and stops the acting node
 // before or after each single action in turn; all that it knew is forgotten.
 func TestCrashAtEveryStep(t *testing.T) {
+	t.Parallel()
 	count := life(t, -1, false)
 	if count < 120 {
 		t.Fatalf("a life has %d actions only", count)

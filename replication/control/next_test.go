@@ -51,6 +51,13 @@ func TestLateWords(t *testing.T) {
 		t.Errorf("a stranger leads to %+v", actions)
 	}
 
+	newer := o.Partitions[1]
+	newer.Current = s.Epoch + 1
+	o.Partitions[1] = newer
+	if has(next(), func(a Action) bool { return a.Verb == RemoveMember }) {
+		t.Error("a state older than what was seen changes members")
+	}
+
 	o = w.observe()
 	mine := s.Partitions[2].on("n1").ID
 	delete(o.Partitions[2].Members, mine)
