@@ -322,26 +322,31 @@ func (c *cluster) putMany(r *replica, name string, n int) {
 	wg.Wait()
 }
 
-// same waits until all of these have one state.
+// same waits until all of these have applied the same, and compares their states. A
+// proposal that nobody waits for any more may come through meanwhile: then again.
 func (c *cluster) same(list ...*replica) {
 	c.t.Helper()
+	var states []map[string]uint64
 	poll(c.t, "the same index everywhere", func() bool {
-		for _, r := range list {
-			if r.m.Applied() != list[0].m.Applied() {
-				return false
-			}
+		index := list[0].m.Applied()
+		other := func(r *replica) bool { return r.m.Applied() != index }
+		if slices.ContainsFunc(list, other) {
+			return false
 		}
-		return true
+		states = states[:0]
+		for _, r := range list {
+			states = append(states, r.m.all())
+		}
+		return !slices.ContainsFunc(list, other)
 	})
-	want := list[0].m.all()
-	for _, r := range list[1:] {
-		got := r.m.all()
+	for i, got := range states {
+		want := states[0]
 		if len(got) != len(want) {
-			c.t.Fatalf("%s has %d keys, %s has %d", r.id, len(got), list[0].id, len(want))
+			c.t.Fatalf("%s has %d keys, %s has %d", list[i].id, len(got), list[0].id, len(want))
 		}
 		for k, n := range want {
 			if got[k] != n {
-				c.t.Fatalf("%.40s: %s has %d, %s has %d", k, r.id, got[k], list[0].id, n)
+				c.t.Fatalf("%.40s: %s has %d, %s has %d", k, list[i].id, got[k], list[0].id, n)
 			}
 		}
 	}

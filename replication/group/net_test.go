@@ -146,22 +146,40 @@ func (w *wire) Close() error {
 	return w.InmemTransport.Close()
 }
 
-// call is a request and its answer, each on its way through the network.
+// call is a request and its answer, each on its way through the network. It ends
+// when either end is closed, as a connection does; do may then go on alone.
 func (w *wire) call(to raft.ServerAddress, do func() error) error {
 	if err := w.net.pass(w.self, to, w.closed); err != nil {
 		return err
 	}
-	if err := do(); err != nil {
-		return err
+	w.net.mu.Lock()
+	peer := w.net.wires[to]
+	w.net.mu.Unlock()
+	if peer == nil {
+		return errCut
+	}
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		if err != nil {
+			return err
+		}
+	case <-peer.closed:
+		return errCut
+	case <-w.closed:
+		return errCut
 	}
 	return w.net.pass(to, w.self, w.closed)
 }
 
 func (w *wire) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	w.net.connected(w.self, to, w.closed)
-	var r raft.AppendEntriesResponse
-	err := w.call(to, func() error { return w.InmemTransport.AppendEntries(id, to, args, &r) })
-	*resp = r
+	r := new(raft.AppendEntriesResponse)
+	err := w.call(to, func() error { return w.InmemTransport.AppendEntries(id, to, args, r) })
+	if err == nil {
+		*resp = *r
+	}
 	return err
 }
 
@@ -189,6 +207,7 @@ func (w *wire) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, args *ra
 	w.mu.Lock()
 	w.snapshots++
 	w.mu.Unlock()
+	w.net.connected(w.self, to, w.closed)
 	// After a timeout raft closes data, while the receiver still reads.
 	piped, in := io.Pipe()
 	var copying sync.WaitGroup
