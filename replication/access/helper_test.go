@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -33,19 +34,29 @@ const part = object.Control
 // that are node ids they follow from the connection; see group.Peers.
 type peers struct {
 	*transport.Group
+	wire *transport.Node
 	self string
 	rpcs chan raft.RPC
 	end  chan struct{}
 	once sync.Once
 }
 
-func newPeers(g *transport.Group, self string) *peers {
-	p := &peers{Group: g, self: self, rpcs: make(chan raft.RPC), end: make(chan struct{})}
+func newPeers(g *transport.Group, wire *transport.Node, self string) *peers {
+	p := &peers{Group: g, wire: wire, self: self, rpcs: make(chan raft.RPC), end: make(chan struct{})}
 	go p.relay()
 	return p
 }
 
 func (p *peers) Consumer() <-chan raft.RPC { return p.rpcs }
+
+// Probe is group.Prober's: a heartbeat that does not wait for the window.
+func (p *peers) Probe(id raft.ServerID, to raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	done := make(chan error, 1)
+	go func() { done <- p.AppendEntries(id, to, args, resp) }()
+	runtime.Gosched() // it is in the window now, or leaves with it a little later
+	p.wire.FlushHeartbeats()
+	return <-done
+}
 
 func (p *peers) Close() error {
 	p.once.Do(func() { close(p.end) })
@@ -256,7 +267,7 @@ func (n *node) openReplica() {
 	for _, at := range n.c.places {
 		list = append(list, group.Member{ID: at.Replica, Address: at.Node, Voter: true})
 	}
-	n.group, err = group.Open(group.Config{ID: part, Node: n.id, Log: n.log.Group(part), Machine: n.machine, Transport: newPeers(tg, n.id),
+	n.group, err = group.Open(group.Config{ID: part, Node: n.id, Log: n.log.Group(part), Machine: n.machine, Transport: newPeers(tg, n.wire, n.id),
 		Dir: filepath.Join(n.dir, "groups"), Bootstrap: true, Members: list, Logger: testLog()})
 	must(t, err)
 }

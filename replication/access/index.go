@@ -57,17 +57,17 @@ func (b *batcher) run(fetch func() (uint64, error)) {
 	}
 }
 
-// readIndex asks whoever leads for an index that is linearizable, and if none is
-// within reach, has the other replicas ask.
+// readIndex asks whoever leads for an index that is linearizable, and if none can
+// be reached, has the other replicas ask. For one that hangs nobody needs to wait twice.
 func (p *Partitions) readIndex(pt *partition) (uint64, error) {
 	index, err := p.readIndexBy(pt, false)
-	if err != nil {
+	if err != nil && !object.IsKind(err, object.KindTimeout) {
 		index, err = p.readIndexBy(pt, true)
 	}
 	return index, err
 }
 
-// readIndexBy asks each node at most once.
+// readIndexBy asks each node at most once. KindTimeout: one of them did not answer.
 func (p *Partitions) readIndexBy(pt *partition, relay bool) (uint64, error) {
 	t := tour{p: p, pt: pt, leader: !relay}
 	err := error(object.Errorf(object.KindUnavailable, "partition %d has no leader that is known here; try again", pt.id))
@@ -90,7 +90,9 @@ func (p *Partitions) readIndexBy(pt *partition, relay bool) (uint64, error) {
 		if t.hint = ""; failed == nil {
 			failed, t.hint = a.err(), pt.nodeOf(a.Leader)
 		}
-		err = failed
+		if !object.IsKind(err, object.KindTimeout) {
+			err = failed
+		}
 	}
 }
 

@@ -98,13 +98,14 @@ type outcome struct {
 // next; "" with nothing done when all were asked in this round.
 func (p *Partitions) attempt(ctx context.Context, t *tour, data []byte, wait time.Duration) (string, outcome) {
 	if l := t.pt.use(); l != nil {
-		defer l.uses.Done()
 		if l.leads() && !slices.Contains(t.tried, p.cfg.Self) {
+			defer l.uses.Done()
 			t.tried = append(t.tried, p.cfg.Self)
 			o := p.proposeHere(ctx, l, data, wait)
 			o.leader = t.pt.nodeOf(o.leader)
 			return p.cfg.Self, o
 		}
+		l.uses.Done() // Detach must not wait for another node
 	}
 	node := t.next()
 	if node == p.cfg.Self { // it does not lead, or was asked above
