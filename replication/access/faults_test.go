@@ -45,6 +45,37 @@ func TestLeaderHangs(t *testing.T) {
 	}
 }
 
+// TestAnswerLost: an entry is applied and its proposer does not hear of it. It is in
+// the log once; one with a token is proposed again, through others, and has its
+// effect once.
+func TestAnswerLost(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	d, id := c.all[3], c.file("f")
+	c.must(d.do(within(t, 10*time.Second), write(id, 1))) // d knows who leads
+	c.proxies[[2]string{"d", "a"}].hush()
+	once := encode(t, write(id, 2))
+	_, err := d.Propose(within(t, 10*time.Second), part, once)
+	wantKind(t, "an entry whose answer is lost", err, object.KindTimeout)
+
+	link := write(id, 3)
+	link.Token = &namespace.Token{Session: object.UploadID{1}, Seq: 1}
+	again := encode(t, link)
+	r := c.must(d.ProposeRepeatable(within(t, 15*time.Second), part, again))
+	c.proxies[[2]string{"d", "a"}].resume()
+	leader := c.leader()
+	if n := leader.machine.times(once); n != 1 {
+		t.Errorf("what must not be repeated was applied %d times", n)
+	}
+	// The suspect was not asked first; whoever was, it had its effect once.
+	if n := leader.machine.times(again); n < 1 || r.Recalled != (n > 1) {
+		t.Errorf("an entry with a token was applied %d times; recalled %v", n, r.Recalled)
+	}
+	if got, err := d.read(within(t, 10*time.Second), id); got != 3 || err != nil {
+		t.Errorf("read %d: %v", got, err)
+	}
+}
+
 // TestOneLinkCut: who cannot reach the leader goes through who can.
 func TestOneLinkCut(t *testing.T) {
 	t.Parallel()

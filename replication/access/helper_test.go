@@ -232,7 +232,7 @@ func (n *node) open() {
 	if n.id != "d" {
 		n.openReplica()
 	}
-	n.Partitions, err = New(Config{Self: n.id, Transport: n.wire, Over: n.c.over, Logger: testLog(), ReadWait: n.c.step,
+	n.Partitions, err = New(Config{Self: n.id, Transport: n.wire, Over: n.c.over, Logger: testLog(), ReadWait: n.c.step, ProposeWait: n.c.step, RepeatWait: n.c.step,
 		Check: func(_ context.Context, _ object.PartitionID, entry []byte) error {
 			if f := n.check.Load(); f != nil {
 				return (*f)(entry)

@@ -15,6 +15,7 @@ type proxy struct {
 	mu    sync.Mutex // guards what follows
 	conns []net.Conn
 	cut   bool
+	mute  bool          // gate is for what comes back only
 	gate  chan struct{} // while set, nothing is passed on, nothing is closed
 }
 
@@ -57,13 +58,24 @@ func (p *proxy) resume() {
 	defer p.mu.Unlock()
 	if p.gate != nil {
 		close(p.gate)
-		p.gate = nil
+		p.gate, p.mute = nil, false
 	}
 }
 
-func (p *proxy) wait() {
+// hush holds back what the other node says; what it is told passes.
+func (p *proxy) hush() {
+	p.pause()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mute = true
+}
+
+func (p *proxy) wait(back bool) {
 	p.mu.Lock()
 	gate := p.gate
+	if p.mute && !back {
+		gate = nil
+	}
 	p.mu.Unlock()
 	if gate != nil {
 		<-gate
@@ -89,17 +101,17 @@ func (p *proxy) run() {
 			p.conns = append(p.conns, in, out)
 		}
 		p.mu.Unlock()
-		go p.pass(out, in)
-		go p.pass(in, out)
+		go p.pass(out, in, false)
+		go p.pass(in, out, true)
 	}
 }
 
-func (p *proxy) pass(dst, src net.Conn) {
+func (p *proxy) pass(dst, src net.Conn, back bool) {
 	defer func() { _ = src.Close(); _ = dst.Close() }()
 	buf := make([]byte, 32<<10)
 	for {
 		k, err := src.Read(buf)
-		p.wait()
+		p.wait(back)
 		if _, werr := dst.Write(buf[:k]); werr != nil || err != nil {
 			return
 		}
