@@ -50,7 +50,7 @@ func TestLeaderHangs(t *testing.T) {
 // effect once.
 func TestAnswerLost(t *testing.T) {
 	t.Parallel()
-	c := start(t)
+	c := startWith(t, time.Second)
 	d, id := c.all[3], c.file("f")
 	c.must(d.do(within(t, 10*time.Second), write(id, 1))) // d knows who leads
 	c.proxies[[2]string{"d", "a"}].hush()

@@ -148,6 +148,7 @@ type cluster struct {
 	scratch *meta.DB // where views of other nodes' states are copied to
 	copies  atomic.Uint32
 	step    time.Duration // ReadWait
+	wait    time.Duration // ProposeWait and RepeatWait
 }
 
 func must(t testing.TB, err error) {
@@ -192,7 +193,13 @@ func testLog() *slog.Logger {
 // d, which has none. The root directory is there.
 func start(t testing.TB) *cluster {
 	t.Helper()
-	c := &cluster{t: t, secret: transport.NewSecret(), proxies: map[[2]string]*proxy{}, step: time.Second}
+	return startWith(t, 0)
+}
+
+// startWith is start with another time for attempts at proposals than the default.
+func startWith(t testing.TB, wait time.Duration) *cluster {
+	t.Helper()
+	c := &cluster{t: t, secret: transport.NewSecret(), proxies: map[[2]string]*proxy{}, step: time.Second, wait: wait}
 	var err error
 	c.scratch, err = meta.Open(meta.Options{InMemory: true})
 	must(t, err)
@@ -232,7 +239,7 @@ func (n *node) open() {
 	if n.id != "d" {
 		n.openReplica()
 	}
-	n.Partitions, err = New(Config{Self: n.id, Transport: n.wire, Over: n.c.over, Logger: testLog(), ReadWait: n.c.step, ProposeWait: n.c.step, RepeatWait: n.c.step,
+	n.Partitions, err = New(Config{Self: n.id, Transport: n.wire, Over: n.c.over, Logger: testLog(), ReadWait: n.c.step, ProposeWait: n.c.wait, RepeatWait: n.c.wait,
 		Check: func(_ context.Context, _ object.PartitionID, entry []byte) error {
 			if f := n.check.Load(); f != nil {
 				return (*f)(entry)

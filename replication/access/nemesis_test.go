@@ -221,7 +221,7 @@ func (l *load) check() {
 // replica too, while leaders are killed, cut off, paused and changed.
 func TestLinearizable(t *testing.T) {
 	t.Parallel()
-	c := start(t)
+	c := startWith(t, time.Second)
 	var files []object.InodeID
 	for i := range 4 {
 		files = append(files, c.file(fmt.Sprint("f", i)))
