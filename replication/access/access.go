@@ -6,6 +6,7 @@ package access
 
 import (
 	"context"
+	"crypto/rand"
 	"log/slog"
 	"sync"
 	"time"
@@ -92,6 +93,7 @@ type Partitions struct {
 	views    *remote.Server
 	spool    *spool
 	suspects suspects
+	process  object.UploadID // random: tells views of this process from those before it
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -111,6 +113,7 @@ func New(cfg Config) (*Partitions, error) {
 		return nil, err
 	}
 	p := &Partitions{cfg: cfg, log: cfg.Logger, spool: newSpool(), parts: map[object.PartitionID]*partition{}}
+	rand.Read(p.process[:]) // never fails (crypto/rand)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.views = remote.NewServer(p.openView)
 	cfg.Transport.HandleCall(MethodPropose, p.servePropose)

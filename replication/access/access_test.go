@@ -225,7 +225,17 @@ func TestViewsElsewhereEnd(t *testing.T) {
 	c.all[i].stop()
 	_, err = count()
 	wantKind(t, "a view at a node that is gone", err, object.KindUnavailable)
+	c.all[i].open()
+	other := c.all[3].away(t.Context(), c.all[3].parts[part], false)
+	eventually(t, "a view of another at the node, which is back", func() bool {
+		_, _, err := other.Get([]byte("k"))
+		return err == nil
+	})
+	_, err = count()
+	wantKind(t, "a view of before at a node that is back", err, object.KindUnavailable)
+	must(t, other.Close())
 	must(t, s.Close())
+	c.all[i].stop()
 	if got, err := d.read(within(t, 20*time.Second), id); got != 1 || err != nil {
 		t.Errorf("read %d: %v", got, err)
 	}

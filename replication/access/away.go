@@ -18,9 +18,10 @@ type away struct {
 	*remote.Reader
 	p     *Partitions
 	pt    *partition
-	lead  bool   // who leads is asked first, else the nearest
-	node  string // that has it; "" until the first read found one
-	ended bool   // only its node is still to hear of it
+	lead  bool            // who leads is asked first, else the nearest
+	node  string          // that has it; "" until the first read found one
+	of    object.UploadID // that node's process
+	ended bool            // only its node is still to hear of it
 }
 
 var _ remote.Snapshot = (*away)(nil)
@@ -39,7 +40,7 @@ func (a *away) call(ctx context.Context, request []byte) ([]byte, error) {
 	case a.ended:
 		ctx, cancel := context.WithTimeout(a.p.ctx, closeWait)
 		defer cancel()
-		return a.p.cfg.Transport.Call(ctx, a.node, MethodView, append([]byte{0}, request...))
+		return a.ask(ctx, a.node, 0, request)
 	case a.node == "":
 		return a.first(ctx, request)
 	}
@@ -78,11 +79,19 @@ func (a *away) first(ctx context.Context, request []byte) ([]byte, error) {
 	return nil, gaveUp(a.pt, cmp.Or(why, ctx.Err()), last)
 }
 
-// ask sends one request; in front of it stands the round, for the node's patience.
+// ask sends one request. The round is for the node's patience.
 func (a *away) ask(ctx context.Context, node string, round int, request []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.p.cfg.ReadWait<<min(round, 4))
 	defer cancel()
-	return a.p.call(ctx, node, MethodView, append([]byte{byte(min(round, 255))}, request...))
+	b, err := a.p.call(ctx, node, MethodView, viewMessage(byte(min(round, 255)), a.of, request))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) < viewHeader {
+		return nil, object.Errorf(object.KindInternal, "node %s: an answer about a view of %d bytes is none", node, len(b))
+	}
+	a.of = object.UploadID(b[1:viewHeader])
+	return b[viewHeader:], nil
 }
 
 // Close lets the view go. It does not wait for its node to hear of it.

@@ -137,6 +137,7 @@ type node struct {
 	group   *group.Group
 	machine *recorder
 	seen    map[[32]byte]map[uint64]bool // across restarts
+	users   sync.WaitGroup               // of views, which must end before the store closes
 }
 
 type cluster struct {
@@ -288,6 +289,7 @@ func (n *node) stop() {
 	}
 	must(t, n.wire.Close())
 	n.Partitions.Close()
+	n.users.Wait()
 	if n.group != nil {
 		must(t, n.group.Close())
 		must(t, n.log.Close())

@@ -1,10 +1,12 @@
 package access
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -64,7 +66,7 @@ type load struct {
 	mu      sync.Mutex // guards what follows
 	history []porcupine.Operation
 	sent    []sent
-	nodes   []*Partitions // by node; nil while it is stopped
+	nodes   []*node // who is asked
 	unknown int
 	failed  int
 	slowest time.Duration
@@ -73,29 +75,27 @@ type load struct {
 func (c *cluster) load(files []object.InodeID, clients int) *load {
 	ctx, end := context.WithCancel(c.t.Context())
 	l := &load{c: c, end: end, began: time.Now()}
-	l.look()
+	l.ask(c.all...)
 	for i := range clients {
 		l.wg.Go(func() { l.client(ctx, i, files) })
 	}
 	return l
 }
 
-// look notes which nodes run.
-func (l *load) look() {
+// ask changes who is asked.
+func (l *load) ask(nodes ...*node) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.nodes = nil
-	for _, n := range l.c.all {
-		if n.wire != nil {
-			l.nodes = append(l.nodes, n.Partitions)
-		}
-	}
+	l.nodes = slices.Clone(nodes)
 }
 
-func (l *load) any() *Partitions {
+// any is a node to ask; its users.Done follows.
+func (l *load) any() *node {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.nodes[rand.IntN(len(l.nodes))]
+	n := l.nodes[rand.IntN(len(l.nodes))]
+	n.users.Add(1)
+	return n
 }
 
 // client works until ctx ends. Every second one has a token, and proposes again
@@ -120,36 +120,39 @@ func (l *load) readOne(ctx context.Context, client int, o op) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	call := time.Since(l.began)
-	n := &node{c: l.c, Partitions: l.any()}
+	n := l.any()
 	v, err := n.read(ctx, o.file)
-	l.note(client, o, call, v, err, nil, false)
+	n.users.Done()
+	l.note(client, o, call, v, err, nil, false, n.id)
 }
 
 func (l *load) writeOne(ctx context.Context, client int, o op, cmd *namespace.Command) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	entry := encode(l.c.t, cmd)
-	propose := l.any().Propose
+	at := l.any()
+	propose := at.Propose
 	if cmd.Token != nil {
-		propose = l.any().ProposeRepeatable
+		propose = at.ProposeRepeatable
 	}
 	call := time.Since(l.began)
 	r, err := propose(ctx, part, entry)
+	at.users.Done()
 	if err == nil {
 		err = r.Err()
 	}
-	l.note(client, o, call, 0, err, entry, cmd.Token != nil)
+	l.note(client, o, call, 0, err, entry, cmd.Token != nil, at.id)
 }
 
 // note keeps what a client saw. What is unknown may happen until the end of time.
-func (l *load) note(client int, o op, call time.Duration, v uint64, err error, entry []byte, repeatable bool) {
+func (l *load) note(client int, o op, call time.Duration, v uint64, err error, entry []byte, repeatable bool, at string) {
 	now := time.Since(l.began)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if entry != nil {
 		l.sent = append(l.sent, sent{entry, repeatable, err})
 	}
-	p := porcupine.Operation{ClientId: client, Input: o, Output: v, Call: int64(call), Return: int64(now)}
+	p := porcupine.Operation{ClientId: client, Input: o, Output: v, Call: int64(call), Return: int64(now), Metadata: at}
 	switch {
 	case err == nil:
 		l.done.Add(1)
@@ -210,11 +213,31 @@ func (l *load) check() {
 	switch got := porcupine.CheckOperationsTimeout(register(), l.history, 20*time.Second); got {
 	case porcupine.Illegal:
 		t.Error("what the clients saw is not linearizable")
+		l.show()
 	case porcupine.Unknown:
 		t.Error("the checker was not done in time")
 	}
 	t.Logf("%d operations, %d unknown, %d failed, %d entries more than once in a log; the slowest took %v",
 		l.done.Load(), l.unknown, l.failed, repeated, l.slowest.Round(time.Millisecond))
+}
+
+// show prints the history of the files that are wrong.
+func (l *load) show() {
+	model := register()
+	for _, list := range model.Partition(l.history) {
+		if porcupine.CheckOperationsTimeout(register(), list, 10*time.Second) != porcupine.Illegal {
+			continue
+		}
+		slices.SortFunc(list, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
+		for _, o := range list {
+			in, what, v := o.Input.(op), "read ", o.Output.(uint64)
+			if in.write {
+				what, v = "write", in.value
+			}
+			l.c.t.Logf("%v %s %d.%-4d by %d at %-9v to %v %v", in.file, what, v>>32, uint32(v), o.ClientId,
+				time.Duration(o.Call).Round(time.Microsecond), time.Duration(o.Return).Round(time.Microsecond), o.Metadata)
+		}
+	}
 }
 
 // TestLinearizable reads and writes registers through all nodes, the one without a
@@ -249,12 +272,12 @@ func TestLinearizable(t *testing.T) {
 // kill stops a node, and starts it again when the others have gone on.
 func (l *load) kill(n *node) {
 	l.c.t.Helper()
+	l.ask(without(l.c.all, n)...)
 	n.stop()
-	l.look()
 	l.c.leader()
 	l.more(20)
 	n.open()
-	l.look()
+	l.ask(l.c.all...)
 }
 
 func (l *load) cut(n *node) {

@@ -110,12 +110,29 @@ func (p *Partitions) serveIndex(ctx context.Context, from transport.Peer, reques
 // roundKey is the context's key of the round that a view is asked for in.
 type roundKey struct{}
 
+// viewHeader is in front of each request and answer about views: the round, and
+// the process that has the view, zero for one that is yet to be opened. Numbers of
+// views begin anew with each process.
+const viewHeader = 1 + len(object.UploadID{})
+
 // serveViews answers a remote.Reader.
 func (p *Partitions) serveViews(ctx context.Context, _ transport.Peer, request []byte) ([]byte, error) {
-	if len(request) == 0 {
-		return nil, object.Errorf(object.KindInvalid, "an empty request for a view")
+	if len(request) < viewHeader {
+		return nil, object.Errorf(object.KindInvalid, "a request for a view of %d bytes is none", len(request))
 	}
-	return p.views.Handle(context.WithValue(ctx, roundKey{}, int(request[0])), request[1:])
+	round, of, rest := request[0], object.UploadID(request[1:viewHeader]), request[viewHeader:]
+	if !of.IsZero() && of != p.process {
+		return nil, object.Errorf(object.KindUnavailable, "node %s was restarted, and its views have ended: read again", p.cfg.Self)
+	}
+	b, err := p.views.Handle(context.WithValue(ctx, roundKey{}, int(round)), rest)
+	if err != nil {
+		return nil, err
+	}
+	return viewMessage(round, p.process, b), nil
+}
+
+func viewMessage(round byte, of object.UploadID, rest []byte) []byte {
+	return append(append(append(make([]byte, 0, viewHeader+len(rest)), round), of[:]...), rest...)
 }
 
 // openView opens a view of the replica here for another node.
