@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"math"
 	"syscall"
 	"time"
 
@@ -238,14 +239,9 @@ func (f *filesystem) setattr(ctx context.Context, ino object.InodeID, a api.SetA
 				return nil, err
 			}
 		} else if dirty || a.Size != nil && h != nil {
-			n := f.change(fl, func(l *layer, now int64) {
-				if a.Size != nil {
-					l.truncate(*a.Size, now)
-				}
-				l.setAttr(a, now)
-			})
-			if n != nil {
-				return n, nil
+			n, err := f.setattrHere(ctx, fl, a)
+			if n != nil || err != nil {
+				return n, err
 			}
 		}
 	}
@@ -258,4 +254,23 @@ func (f *filesystem) setattr(ctx context.Context, ino object.InodeID, a api.SetA
 		f.nodes.cacheMoved(ino, 0, 0)
 	}
 	return f.seen(n), nil
+}
+
+// setattrHere applies a in the dirty layer. It returns nil when the file was
+// closed meanwhile.
+func (f *filesystem) setattrHere(ctx context.Context, fl *file, a api.SetAttr) (*object.Inode, error) {
+	to := int64(0)
+	if a.Size != nil && *a.Size > 0 {
+		to = math.MaxInt64 // behind whatever was appended
+	}
+	if err := f.admit(ctx, fl, to, false); err != nil {
+		return nil, err
+	}
+	defer fl.mu.Unlock()
+	return f.changeLocked(fl, func(l *layer, now int64) {
+		if a.Size != nil {
+			l.truncate(*a.Size, now)
+		}
+		l.setAttr(a, now)
+	}), nil
 }

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"math"
 	"sort"
 
 	"github.com/skshohagmiah/bucketdb/server/api"
@@ -9,14 +10,15 @@ import (
 
 // pieceSize is the alignment at which dirty bytes are cut: no dirty extent
 // crosses a multiple of it, so each is one write request and, at best, one
-// whole chunk.
+// whole chunk. Appended bytes have no place yet: their extents are not aligned,
+// only about that long.
 const pieceSize = 4 << 20
 
 // extent is a run of written bytes.
 type extent struct {
 	off  int64
 	data []byte
-	tail bool // was appended: goes to the end of the file, wherever that is then
+	tail bool // was appended: goes to the end of the file, wherever that is then; off is a guess
 	sent bool // the cluster has it
 }
 
@@ -26,12 +28,16 @@ func (e extent) end() int64 { return e.off + int64(len(e.data)) }
 type span struct{ from, to int64 }
 
 // layer is a set of changes to a file that the cluster does not have yet: cut
-// first, then the extents, then the size, then the attributes. It knows
-// nothing of locks; the zero layer is not valid, use newLayer.
+// first, then the plain extents, then the size, then the appended extents, then
+// the attributes. Appended extents come last in the file too: a plain change
+// that touches them or comes behind them waits until they are sent (admit),
+// for only then it is known where they are. It knows nothing of locks; the
+// zero layer is not valid, use newLayer.
 type layer struct {
 	extents []extent // in order, disjoint
 	bytes   int64    // sum of their lengths
 	cut     int64    // bytes from here on that lie below this layer are gone; -1: none
+	grow    int64    // after the cut, a truncate made the file this long; 0: none did
 	end     int64    // the file reaches at least this far
 	attr    api.SetAttr
 	mtime   int64 // ns, of the last write or truncation; 0: none
@@ -52,18 +58,20 @@ func (l *layer) size(under int64) int64 {
 	return max(under, l.end)
 }
 
-// write puts p at off. tail says that p was appended at the end of the file.
+// write puts p at off. tail says that p was appended at the end of the file,
+// which off is; a plain write must not reach behind tailFrom.
 func (l *layer) write(off int64, p []byte, tail bool, now int64) {
-	if tail = tail && l.cut < 0; !tail {
-		l.settleTail(off, off+int64(len(p)))
+	l.end = max(l.end, off+int64(len(p)))
+	l.touch(now)
+	if tail {
+		l.append(off, p)
+		return
 	}
 	for len(p) > 0 {
 		n := min(int64(len(p)), pieceSize-off%pieceSize)
-		l.put(off, p[:n], tail)
+		l.put(off, p[:n])
 		p, off = p[n:], off+n
 	}
-	l.end = max(l.end, off)
-	l.touch(now)
 }
 
 func (l *layer) touch(now int64) {
@@ -71,27 +79,38 @@ func (l *layer) touch(now int64) {
 	l.attr.Mtime = nil // an explicit time before this write no longer counts
 }
 
-// settleTail makes appended extents positional when a plain write [from, to)
-// touches them or comes behind them: their order can no longer be told.
-func (l *layer) settleTail(from, to int64) {
+// tailFrom is where the appended extents begin, as far as is known here;
+// math.MaxInt64 when there are none.
+func (l *layer) tailFrom() int64 {
+	from := int64(math.MaxInt64)
 	for i := len(l.extents) - 1; i >= 0 && l.extents[i].tail; i-- {
-		if to > l.extents[i].off {
-			for j := range l.extents {
-				l.extents[j].tail = false
-			}
+		from = l.extents[i].off
+	}
+	return from
+}
+
+// append stores what one write appended. It is never cut: an extent is one
+// append to the cluster, and another's must not come between.
+func (l *layer) append(off int64, p []byte) {
+	l.bytes += int64(len(p))
+	if n := len(l.extents); n > 0 {
+		e := &l.extents[n-1]
+		if e.tail && e.end() == off && len(e.data)+len(p) <= pieceSize {
+			e.data = append(e.data, p...)
 			return
 		}
 	}
+	l.extents = append(l.extents, extent{off: off, data: append([]byte(nil), p...), tail: true})
 }
 
 // put stores one part that lies within a piece.
-func (l *layer) put(off int64, p []byte, tail bool) {
+func (l *layer) put(off int64, p []byte) {
 	to := off + int64(len(p))
 	i := sort.Search(len(l.extents), func(i int) bool { return l.extents[i].end() >= off })
 	if i < len(l.extents) {
 		e := &l.extents[i]
 		free := i+1 == len(l.extents) || l.extents[i+1].off >= to
-		if e.off <= off && e.off/pieceSize == off/pieceSize && e.tail == tail && free {
+		if e.off <= off && e.off/pieceSize == off/pieceSize && !e.tail && free {
 			n := copy(e.data[off-e.off:], p)
 			e.data = append(e.data, p[n:]...)
 			l.bytes += int64(len(p) - n)
@@ -102,7 +121,7 @@ func (l *layer) put(off int64, p []byte, tail bool) {
 	i = sort.Search(len(l.extents), func(i int) bool { return l.extents[i].off >= off })
 	l.extents = append(l.extents, extent{})
 	copy(l.extents[i+1:], l.extents[i:])
-	l.extents[i] = extent{off: off, data: append([]byte(nil), p...), tail: tail}
+	l.extents[i] = extent{off: off, data: append([]byte(nil), p...)}
 	l.bytes += int64(len(p))
 }
 
@@ -141,12 +160,16 @@ func (e extent) part(from, to int64) extent {
 	return extent{off: from, data: data, tail: e.tail}
 }
 
-// truncate sets the size.
+// truncate sets the size. With appended extents there, it must be 0: they are
+// gone then, wherever they would have been.
 func (l *layer) truncate(size, now int64) {
-	l.settleTail(0, object.MaxFileSize)
 	l.remove(size, object.MaxFileSize+1)
 	if l.cut < 0 || size < l.cut {
 		l.cut = size
+	}
+	l.grow = 0
+	if size > l.cut {
+		l.grow = size
 	}
 	l.end = size
 	l.touch(now)
@@ -248,22 +271,24 @@ func (l *layer) below(off int64, buf []byte, s span, missing []span) []span {
 }
 
 // over puts top, the newer layer, over l, which takes it in. Extents that were
-// sent are left out: the cluster has them. Where l cuts they are kept, for the
-// cut, done again, would drop them.
+// sent are left out: the cluster has them. The caller forgets a cut that was
+// made: made again, it would drop what others wrote since.
 func (l *layer) over(top *layer) *layer {
 	m := newLayer()
 	*m = *l
-	m.extents = nil
-	m.bytes = 0
+	m.extents, m.bytes, m.end = nil, 0, max(0, l.cut, l.grow)
 	for _, e := range l.extents {
-		if !e.sent || l.cut >= 0 {
+		if !e.sent {
 			m.extents = append(m.extents, e)
 			m.bytes += int64(len(e.data))
+			m.end = max(m.end, e.end())
 		}
 	}
 	if top.cut >= 0 {
 		m.truncate(top.cut, top.mtime)
-		m.end = min(m.end, top.cut)
+	}
+	if top.grow > 0 {
+		m.grow = top.grow
 	}
 	for _, e := range top.extents {
 		m.write(e.off, e.data, e.tail, top.mtime)

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"bytes"
+	"math"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -33,10 +34,19 @@ func TestLayers(t *testing.T) {
 		var want, base model
 		l, flying := newLayer(), (*layer)(nil)
 		const span_ = 3 * pieceSize
+		settle := func(to int) { // as admit does
+			if flying != nil && int64(to) > min(flying.tailFrom(), l.tailFrom()) {
+				base, flying = flush(base, flying, nil), nil
+			}
+			if int64(to) > l.tailFrom() {
+				base, l = flush(base, l, nil), newLayer()
+			}
+		}
 		offset := rapid.OneOf(rapid.IntRange(0, 300), rapid.IntRange(pieceSize-200, pieceSize+200), rapid.IntRange(0, span_))
 		t.Repeat(map[string]func(*rapid.T){
 			"write": func(t *rapid.T) {
 				off, p := offset.Draw(t, "off"), rapid.SliceOfN(rapid.Byte(), 1, 300).Draw(t, "data")
+				settle(off + len(p))
 				l.write(int64(off), p, false, 1)
 				want.write(off, p)
 			},
@@ -46,7 +56,10 @@ func TestLayers(t *testing.T) {
 				want.write(len(want), p)
 			},
 			"truncate": func(t *rapid.T) {
-				size := offset.Draw(t, "size")
+				size := rapid.OneOf(rapid.Just(0), offset).Draw(t, "size")
+				if size > 0 {
+					settle(math.MaxInt)
+				}
 				l.truncate(int64(size), 1)
 				want.truncate(size)
 			},
@@ -71,11 +84,17 @@ func TestLayers(t *testing.T) {
 			"fail": func(t *rapid.T) {
 				if flying != nil {
 					sent := rapid.SliceOfN(rapid.Bool(), len(flying.extents), len(flying.extents)).Draw(t, "sent")
+					cut := rapid.Bool().Draw(t, "cut")
 					for i := range flying.extents {
-						sent[i] = sent[i] && !flying.extents[i].tail
+						sent[i] = sent[i] && !flying.extents[i].tail && (cut || flying.cut < 0)
 						flying.extents[i].sent = sent[i]
 					}
-					base = flush(base, flying, sent)
+					if cut && flying.cut >= 0 {
+						base = flush(base, flying, sent)
+						flying.cut = -1
+					} else if flying.cut < 0 {
+						base = flush(base, flying, sent)
+					}
 					l, flying = flying.over(l), nil
 				}
 			},
@@ -87,16 +106,16 @@ func TestLayers(t *testing.T) {
 // flush applies a layer to the content below it, as a cluster would that got
 // the cut and the extents marked in sent (nil: everything).
 func flush(base model, l *layer, sent []bool) model {
-	if l.cut >= 0 && l.cut < int64(len(base)) {
-		base = append(model(nil), base[:l.cut]...)
+	if l.cut >= 0 {
+		base.truncate(int(l.cut))
 	}
 	for i, e := range l.extents {
 		if sent == nil || sent[i] {
 			base.write(int(e.off), e.data)
 		}
 	}
-	if sent == nil && l.cut >= 0 {
-		base.grow(int(l.end))
+	if sent == nil {
+		base.grow(int(l.grow))
 	}
 	return base
 }
@@ -112,8 +131,11 @@ func checkLayers(t *rapid.T, want, base model, flying, l *layer) {
 	sum := int64(0)
 	for i, e := range l.extents {
 		sum += int64(len(e.data))
-		if len(e.data) == 0 || e.off/pieceSize != (e.end()-1)/pieceSize || i > 0 && l.extents[i-1].end() > e.off {
-			t.Fatalf("extent %d [%d,%d) is empty, out of order or across pieces", i, e.off, e.end())
+		if len(e.data) == 0 || i > 0 && l.extents[i-1].end() > e.off || i > 0 && l.extents[i-1].tail && !e.tail {
+			t.Fatalf("extent %d [%d,%d) is empty or out of order", i, e.off, e.end())
+		}
+		if !e.tail && e.off/pieceSize != (e.end()-1)/pieceSize || len(e.data) > pieceSize {
+			t.Fatalf("extent %d [%d,%d) is across pieces, or too long", i, e.off, e.end())
 		}
 	}
 	if sum != l.bytes {
@@ -131,5 +153,15 @@ func checkLayers(t *rapid.T, want, base model, flying, l *layer) {
 		if !bytes.Equal(buf, want[w.from:w.to]) {
 			t.Fatalf("bytes [%d,%d) differ", w.from, w.to)
 		}
+	}
+}
+
+// What was sent and lost is no hole at the end of the file.
+func TestLostAppendLeavesNoHole(t *testing.T) {
+	l := newLayer()
+	l.write(10, []byte("mine\n"), true, 1)
+	l.extents[0].sent = true
+	if size := l.over(newLayer()).size(10); size != 10 {
+		t.Fatalf("the file is shown with %d bytes, and has 10", size)
 	}
 }

@@ -1,5 +1,11 @@
 package fs
 
+import (
+	"context"
+
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
 // WriteMemory tells the bytes of unflushed writes now, and the most there were.
 func WriteMemory(s *Server) (used, peak int64) { return s.fs.wmem.stats() }
 
@@ -14,4 +20,24 @@ func Writers(s *Server) (n int) {
 		fl.mu.Unlock()
 	}
 	return n
+}
+
+// MapsDirect tells whether the kernel maps files that are open past its pages.
+func MapsDirect(s *Server) bool { return s.fs.mapsDirect }
+
+// Settling tells how many files a change waits in for appends to be sent.
+func Settling(s *Server) (n int) {
+	for _, fl := range s.fs.nodes.files() {
+		fl.mu.Lock()
+		if fl.settling != nil {
+			n++
+		}
+		fl.mu.Unlock()
+	}
+	return n
+}
+
+// Flush sends what the file has, as a stat does: whatever comes of it is told nobody.
+func Flush(s *Server, ino object.InodeID) {
+	_ = s.fs.flush(context.Background(), s.fs.nodes.file(ino))
 }

@@ -23,12 +23,13 @@ type file struct {
 	opens    int
 	writers  int
 	dirty    *layer
-	dirtyAt  time.Time // since when there is something dirty
-	flushing *layer    // on its way to the cluster; not changed meanwhile
-	inFlight *flushJob // the job that sends it
-	lost     error     // the last loss of appended bytes, which are not sent again
-	losses   uint64    // how many there were; each open has its own mark of those it was told
-	told     uint64    // Sync's mark
+	dirtyAt  time.Time     // since when there is something dirty
+	flushing *layer        // on its way to the cluster; not changed meanwhile
+	inFlight *flushJob     // the job that sends it
+	settling chan struct{} // set while a change waits for appends to be sent, closed then: no more come
+	lost     error         // the last loss of appended bytes, which are not sent again
+	losses   uint64        // how many there were; each open has its own mark of those it was told
+	told     uint64        // Sync's mark
 }
 
 // handle is one open of a file. It is what the kernel calls fh.
@@ -183,6 +184,7 @@ func (f *filesystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 		f.truncate(h.f, in.Mode&fuse.OPEN_KILL_SUIDGID != 0)
 	}
 	out.Fh = f.handles.add(h)
+	out.OpenFlags |= f.bypass(in.Flags)
 	if f.nodes.keepCache(ino, n.Version) {
 		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
 	}
@@ -192,13 +194,25 @@ func (f *filesystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 	return fuse.OK
 }
 
+// bypass has the kernel hand over what is appended as it was written. By way of
+// its pages it would cut each write(2) at the first page that it does not have
+// whole, nearly always the file's last one: two requests, two appends. The
+// handle's own reads bypass the pages too; who may also read may map the file,
+// which not every kernel allows then.
+func (f *filesystem) bypass(flags uint32) uint32 {
+	if flags&syscall.O_APPEND == 0 || flags&syscall.O_ACCMODE != syscall.O_WRONLY && !f.mapsDirect {
+		return 0
+	}
+	return fuse.FOPEN_DIRECT_IO
+}
+
 func (f *filesystem) newHandle(n *object.Inode, flags uint32) *handle {
 	// Who truncates changes the file, though he may only read then.
 	write := flags&syscall.O_ACCMODE != syscall.O_RDONLY || flags&syscall.O_TRUNC != 0
 	fl := f.openFile(n, write)
 	h := &handle{f: fl, write: write, ahead: newPrefetch(f, fl)}
 	fl.mu.Lock()
-	h.told = fl.losses // what came before this open is not its own
+	h.told = fl.told // as errseq has it: a loss that nobody was told of yet is this open's, too
 	fl.mu.Unlock()
 	return h
 }
@@ -209,6 +223,10 @@ func (f *filesystem) newHandle(n *object.Inode, flags uint32) *handle {
 func (f *filesystem) change(fl *file, do func(l *layer, now int64)) *object.Inode {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
+	return f.changeLocked(fl, do)
+}
+
+func (f *filesystem) changeLocked(fl *file, do func(l *layer, now int64)) *object.Inode {
 	if fl.opens == 0 {
 		return nil
 	}
@@ -222,7 +240,53 @@ func (f *filesystem) change(fl *file, do func(l *layer, now int64)) *object.Inod
 	return fl.look()
 }
 
-// truncate empties the file, as O_TRUNC does.
+// mayChange reports whether a plain change of bytes before to, or an append (tail),
+// can go into the dirty layer now. A change that comes behind appended bytes, or
+// touches them, cannot: where they are is known when they are sent. The lock is held.
+func (fl *file) mayChange(to int64, tail bool) bool {
+	if tail {
+		return fl.settling == nil
+	}
+	return to <= fl.dirty.tailFrom() && (fl.flushing == nil || to <= fl.flushing.tailFrom())
+}
+
+// admit returns with the file's lock held as soon as the change may be made,
+// for which it sends the appended bytes in the way; other appends wait
+// meanwhile, so that it ends. When they cannot be sent or are lost, whoever
+// sends them, or ctx ends, it returns the error, the lock not held.
+func (f *filesystem) admit(ctx context.Context, fl *file, to int64, tail bool) error {
+	fl.mu.Lock()
+	losses := fl.losses
+	for !fl.mayChange(to, tail) {
+		if others := fl.settling; others != nil {
+			fl.mu.Unlock()
+			select {
+			case <-others:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+			fl.mu.Lock()
+			continue
+		}
+		fl.settling = make(chan struct{})
+		fl.mu.Unlock()
+		err := f.flush(ctx, fl)
+		fl.mu.Lock()
+		close(fl.settling)
+		fl.settling = nil
+		if err == nil && fl.losses != losses && !tail {
+			err = fl.lost // by a flush that was under way
+		}
+		if err != nil {
+			fl.mu.Unlock()
+			return err
+		}
+	}
+	return nil
+}
+
+// truncate empties the file, as O_TRUNC does. Appended bytes go with the rest,
+// sent or not.
 func (f *filesystem) truncate(fl *file, kill bool) {
 	f.change(fl, func(l *layer, now int64) {
 		l.truncate(0, now)
@@ -260,6 +324,7 @@ func (f *filesystem) Create(cancel <-chan struct{}, in *fuse.CreateIn, name stri
 	}
 	h := f.newHandle(n, in.Flags)
 	f.nodes.keepCache(n.ID, n.Version)
+	out.OpenFlags |= f.bypass(in.Flags)
 	f.entry(&out.EntryOut, n)
 	out.Fh = f.handles.add(h)
 	return fuse.OK

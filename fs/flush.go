@@ -96,6 +96,9 @@ func (f *filesystem) finish(fl *file, s *sender, job *flushJob) {
 		for i := range l.extents {
 			l.extents[i].sent = s.sent[i]
 		}
+		if s.cutDone {
+			l.cut = -1 // what is behind it now is not ours to cut
+		}
 		before := l.bytes + fl.dirty.bytes
 		fl.dirty = l.over(fl.dirty)
 		fl.dirtyAt = time.Now() // tried again after another delay
@@ -151,15 +154,16 @@ func (f *filesystem) writeback() {
 }
 
 // sender sends one layer: first what cuts the file, then the extents, several
-// at a time, then the last of them with the attributes. base is the cluster's
-// record as it is known.
+// at a time, then the appended ones in order; the last of all carries the
+// attributes. base is the cluster's record as it is known.
 type sender struct {
-	f    *filesystem
-	fl   *file
-	l    *layer
-	base *object.Inode
-	sent []bool
-	lost error // of an append that may or may not have happened
+	f       *filesystem
+	fl      *file
+	l       *layer
+	base    *object.Inode
+	sent    []bool
+	cutDone bool  // the cluster has made the layer's cut
+	lost    error // of an append that may or may not have happened
 }
 
 func (s *sender) run() error {
@@ -172,35 +176,41 @@ func (s *sender) run() error {
 	if err != nil {
 		return err
 	}
-	size := s.l.size(s.base.Size)
 	reach := s.base.Size
 	var plain, tails []int
 	for i, e := range s.l.extents {
-		reach = max(reach, e.end())
 		if e.tail {
 			tails = append(tails, i)
 		} else {
 			plain = append(plain, i)
+			reach = max(reach, e.end())
 		}
 	}
+	size := s.l.grow
+	grow := !whole && size > reach
 	last := -1 // the extent that carries the attributes
-	grow := s.l.cut >= 0 && size > reach
-	if n := len(s.l.extents); n > 0 && !grow {
-		if len(tails) > 0 {
-			last, tails = tails[len(tails)-1], tails[:len(tails)-1]
-		} else {
-			last, plain = plain[len(plain)-1], plain[:len(plain)-1]
-		}
+	switch {
+	case len(tails) > 0:
+		last, tails = tails[len(tails)-1], tails[:len(tails)-1]
+	case len(plain) > 0 && !grow:
+		last, plain = plain[len(plain)-1], plain[:len(plain)-1]
 	}
-	if err := s.extents(plain, tails); err != nil {
+	if err := s.plain(plain); err != nil {
 		return err
 	}
-	switch {
-	case last >= 0:
+	if grow && last < 0 {
+		attr.Size = &size
+	} else if grow { // appended behind it
+		if err := s.setAttr(api.SetAttr{Size: &size}); err != nil {
+			return err
+		}
+	}
+	if err := s.tails(tails); err != nil {
+		return err
+	}
+	if last >= 0 {
 		alone := len(plain)+len(tails) == 0
 		return s.write(last, api.WriteOptions{Attr: attr, Truncate: whole}, alone)
-	case grow:
-		attr.Size = &size
 	}
 	if attr.IsZero() {
 		return nil
@@ -219,7 +229,11 @@ func (s *sender) cut() (whole bool, err error) {
 		return true, nil
 	}
 	size := s.l.cut
-	return false, s.setAttr(api.SetAttr{Size: &size})
+	if err := s.setAttr(api.SetAttr{Size: &size}); err != nil {
+		return false, err
+	}
+	s.cutDone = true
+	return false, nil
 }
 
 func (s *sender) setAttr(a api.SetAttr) error {
@@ -233,17 +247,19 @@ func (s *sender) setAttr(a api.SetAttr) error {
 	return nil
 }
 
-// extents sends the plain ones in parallel, then the appended ones in order.
-func (s *sender) extents(plain, tails []int) error {
+// plain sends extents that have a place, several at a time.
+func (s *sender) plain(extents []int) error {
 	g := errgroup.Group{}
 	g.SetLimit(maxSending)
-	for _, i := range plain {
+	for _, i := range extents {
 		g.Go(func() error { return s.write(i, api.WriteOptions{}, false) })
 	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	for _, i := range tails {
+	return g.Wait()
+}
+
+// tails sends appended extents, in order.
+func (s *sender) tails(extents []int) error {
+	for _, i := range extents {
 		if err := s.write(i, api.WriteOptions{}, false); err != nil {
 			return err
 		}
@@ -263,7 +279,8 @@ func (s *sender) write(i int, o api.WriteOptions, alone bool) error {
 	ctx, done := s.f.begin(nil)
 	defer done()
 	e := s.l.extents[i]
-	o.Size, o.Append = int64(len(e.data)), e.tail
+	// One that ends the file has a place: where it begins was the end.
+	o.Size, o.Append = int64(len(e.data)), e.tail && !o.Truncate
 	from := uint64(0)
 	if alone && s.base.Version != 0 && s.f.nodes.cachedVersion(s.fl.ino) == s.base.Version {
 		from, o.Cond.IfMatch = s.base.Version, []string{s.base.ETag()}
@@ -274,7 +291,7 @@ func (s *sender) write(i int, o api.WriteOptions, alone bool) error {
 		n, at, err = s.f.b.Write(ctx, s.fl.ino, e.off, bytes.NewReader(e.data), o)
 	}
 	if err != nil {
-		if e.tail && outcomeUnknown(err) {
+		if o.Append && outcomeUnknown(err) {
 			// A second one could be a second copy: it is not repeated, and the
 			// program gets the error.
 			s.sent[i], s.lost = true, err

@@ -147,13 +147,21 @@ func (f *filesystem) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte
 		}
 	}
 	// Pages of a mapping know where they belong, whatever flags their file has.
-	h.f.mu.Lock()
 	// The flags of now: fcntl(F_SETFL) changes O_APPEND after the open. A write of
 	// the page cache is at the place that the kernel chose.
 	tail := in.Flags&syscall.O_APPEND != 0 && in.WriteFlags&fuse.WRITE_CACHE == 0
 	off := int64(in.Offset)
+	if err := f.admitWrite(cancel, h.f, off+int64(len(data)), tail); err != nil {
+		f.wmem.put(int64(len(data)))
+		return 0, statusOfInode(err)
+	}
 	if tail {
 		off = h.f.look().Size
+		if off+int64(len(data)) > object.MaxFileSize {
+			h.f.mu.Unlock()
+			f.wmem.put(int64(len(data)))
+			return 0, fuse.Status(syscall.EFBIG)
+		}
 	}
 	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
 		h.f.killPriv(time.Now().UnixNano())
@@ -168,6 +176,19 @@ func (f *filesystem) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte
 		f.notes.pages(h.f.ino)
 	}
 	return uint32(len(data)), fuse.OK
+}
+
+// admitWrite is admit, without the price of a context where there is nothing to
+// wait for, as nearly always.
+func (f *filesystem) admitWrite(cancel <-chan struct{}, fl *file, to int64, tail bool) error {
+	fl.mu.Lock()
+	if fl.mayChange(to, tail) {
+		return nil
+	}
+	fl.mu.Unlock()
+	ctx, stop := f.waiting(cancel)
+	defer stop()
+	return f.admit(ctx, fl, to, tail)
 }
 
 // put writes into the dirty layer, starts a flush when enough has come

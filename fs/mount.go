@@ -129,6 +129,8 @@ func Mount(ctx context.Context, o Options) (*Server, error) {
 		return nil, &object.Error{Op: "mount", Bucket: o.Bucket, Key: o.Prefix,
 			Err: fmt.Errorf("cannot mount on %s (is /dev/fuse there, and are you root or is fuse3 installed?): %w", o.Dir, err)}
 	}
+	kernel := srv.KernelSettings()
+	raw.mapsDirect = kernel.Flags64()&fuse.CAP_DIRECT_IO_ALLOW_MMAP != 0
 	s := &Server{fs: raw, fuse: srv, dir: o.Dir, done: make(chan struct{})}
 	go s.serve()
 	if err := srv.WaitMount(); err != nil {
@@ -230,7 +232,7 @@ func mountOptions(o Options) *fuse.MountOptions {
 		EnableSymlinkCaching: true,
 		Debug:                o.Debug,
 		Logger:               slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
-		ExtraCapabilities:    fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_HANDLE_KILLPRIV_V2,
+		ExtraCapabilities:    fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DIRECT_IO_ALLOW_MMAP,
 	}
 	m.PanicHandler = func(p any) fuse.Status {
 		o.Logger.Error("panic in a FUSE handler", "panic", p, "stack", string(debug.Stack()))

@@ -192,3 +192,13 @@ func TestFlushAfterShiftKeepsNoPages(t *testing.T) {
 		t.Fatalf("pages are taken to be of version %d", v)
 	}
 }
+
+// An append is bounded by where it lands, not by where the kernel thinks.
+func TestAppendBehindTheLargestFile(t *testing.T) {
+	f := unmounted(t, &stub{})
+	h := f.newHandle(&object.Inode{ID: 42, Version: 1, Change: 1, Size: object.MaxFileSize - 2}, syscall.O_WRONLY|syscall.O_APPEND)
+	_, st := f.Write(nil, &fuse.WriteIn{Fh: f.handles.add(h), Flags: syscall.O_APPEND}, []byte("line"))
+	if used, _ := f.wmem.stats(); st != fuse.Status(syscall.EFBIG) || used != 0 {
+		t.Fatalf("%v, %d bytes are kept", st, used)
+	}
+}

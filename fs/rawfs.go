@@ -44,7 +44,9 @@ type filesystem struct {
 	sending chan struct{} // bounds the write requests under way
 	holds   *holder
 	notes   *notifier
-	hidden  atomic.Int64 // entries that no path can name, met in listings
+	// mapsDirect: the kernel maps files that are open past its pages (Linux 6.6). Set before the first request.
+	mapsDirect bool
+	hidden     atomic.Int64 // entries that no path can name, met in listings
 
 	// epoch counts changes, ours and others'. A page of a listing that was asked
 	// for in an older one tells no attributes any more.

@@ -3,66 +3,88 @@ package replication
 import (
 	"context"
 
+	"github.com/skshohagmiah/bucketdb/replication/namespace"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
-// find is the inode that a key names: a file, or under "dir/" an explicit
-// directory.
-func (n *Node) find(ctx context.Context, bucket, key string) (p place, ino object.InodeID, err error) {
+// want is what find looks for besides the inode's number, where that is to be had
+// in one look: where the inode lives in the partition of its name.
+type want int
+
+const (
+	wantName    want = iota
+	wantRecord       // the inode's record
+	wantContent      // and the bytes that stand beside it
+)
+
+// sight is what a name was found to lead to.
+type sight struct {
+	ino  object.InodeID
+	file namespace.File // its Inode is nil where there was no look
+}
+
+// find is what a key names: a file, or under "dir/" an explicit directory.
+func (n *Node) find(ctx context.Context, bucket, key string, w want) (s sight, err error) {
 	if err := checkKey(key); err != nil {
-		return p, 0, err
+		return s, err
 	}
 	err = n.retry(ctx, func() error {
-		if p, err = n.locate(ctx, bucket, key); err != nil {
+		p, err := n.locate(ctx, bucket, key)
+		if err != nil {
 			return err
 		}
-		ino, err = n.named(ctx, &p)
+		s, err = n.named(ctx, &p, w)
 		if p.dir == p.bucket && p.found() {
 			return err // no directory on the way that could have moved
 		}
-		now, eerr := n.epoch(ctx)
-		switch {
-		case eerr != nil:
-			return eerr
-		case now != p.epoch:
-			return again{object.Errorf(object.KindConflict, "a directory was renamed meanwhile")}
+		if moved := n.unmoved(ctx, &p); moved != nil {
+			return moved
 		}
 		return err
 	})
-	return p, ino, err
+	return s, err
 }
 
-// named is the inode of a place's own name.
-func (n *Node) named(ctx context.Context, p *place) (object.InodeID, error) {
+// named is what a place's own name leads to.
+func (n *Node) named(ctx context.Context, p *place, w want) (s sight, err error) {
 	if !p.found() {
-		return 0, errNoObject()
+		return s, errNoObject()
 	}
-	e, err := n.oneEntry(ctx, p.dir, p.name, p.isDir)
+	if w != wantName && !p.isDir {
+		part, err := n.readable(ctx, p.dir.Partition())
+		if err != nil {
+			return s, err
+		}
+		if f, ok := part.machine.File(p.dir, p.name); ok && (f.Whole || w == wantRecord) {
+			return sight{ino: f.Inode.ID, file: f}, nil
+		}
+	}
+	e, err := n.oneEntry(ctx, p.dir, p.name, p.isDir, func(v *namespace.View, e *namespace.Entry) (err error) {
+		s = sight{ino: e.Inode}
+		if w != wantName && e.Inode.Partition() == p.dir.Partition() {
+			s.file, err = v.File(p.dir, e, w == wantContent)
+		}
+		return err
+	})
 	if object.IsKind(err, object.KindStale) || err == nil && e == nil {
-		return 0, errNoObject()
+		return s, errNoObject()
 	}
-	if err != nil {
-		return 0, err
-	}
-	return e.Inode, nil
+	return s, err
 }
 
 func errNoObject() error { return object.Errorf(object.KindNotFound, "no such object") }
 
 // OpenObject pins the object's current version for reading.
-func (n *Node) OpenObject(ctx context.Context, bucket, key string) (*Reader, error) {
-	var r *Reader
-	err := n.retry(ctx, func() error {
-		_, ino, err := n.find(ctx, bucket, key)
-		if err != nil {
+func (n *Node) OpenObject(ctx context.Context, bucket, key string) (r *Reader, err error) {
+	err = n.retry(ctx, func() error {
+		s, err := n.find(ctx, bucket, key, wantContent)
+		switch {
+		case err != nil:
 			return err
-		}
-		if r, err = n.OpenInode(ctx, ino); object.IsKind(err, object.KindStale) {
-			return again{err} // replaced between the two looks
-		}
-		if err == nil && r.inode.Nlink == 0 {
-			r.Close()
-			return again{errNoObject()} // replaced: what it was may be going already
+		case s.file.Whole:
+			r = &Reader{n: n, part: n.parts[s.ino.Partition()], inode: s.file.Inode, inline: s.file.Inline}
+		default:
+			r, err = n.openNamed(ctx, s.ino)
 		}
 		if err == nil && r.inode.Implicit {
 			r.Close()
@@ -70,7 +92,23 @@ func (n *Node) OpenObject(ctx context.Context, bucket, key string) (*Reader, err
 		}
 		return err
 	})
-	return r, object.WithOp(err, "get", bucket, key)
+	if err != nil {
+		return nil, object.WithOp(err, "get", bucket, key)
+	}
+	return r, nil
+}
+
+// openNamed opens an inode that was found under a name a moment ago.
+func (n *Node) openNamed(ctx context.Context, ino object.InodeID) (*Reader, error) {
+	r, err := n.OpenInode(ctx, ino)
+	switch {
+	case object.IsKind(err, object.KindStale):
+		return nil, again{err} // replaced between the two looks
+	case err == nil && r.inode.Nlink == 0:
+		r.Close()
+		return nil, again{errNoObject()} // replaced: what it was may be going already
+	}
+	return r, err
 }
 
 // Stat describes an object. Explicit directories answer under "dir/".
@@ -97,11 +135,14 @@ func (n *Node) Stat(ctx context.Context, bucket, key string) (Object, error) {
 
 func (n *Node) stat(ctx context.Context, bucket, key string) (rec *object.Inode, err error) {
 	err = n.retry(ctx, func() error {
-		_, ino, err := n.find(ctx, bucket, key)
+		s, err := n.find(ctx, bucket, key, wantRecord)
 		if err != nil {
 			return err
 		}
-		if rec, err = n.GetAttr(ctx, ino); object.IsKind(err, object.KindStale) {
+		if rec = s.file.Inode; rec == nil {
+			rec, err = n.GetAttr(ctx, s.ino)
+		}
+		if object.IsKind(err, object.KindStale) {
 			return again{err}
 		}
 		if err == nil && rec.Implicit {

@@ -7,18 +7,23 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
+	"github.com/skshohagmiah/bucketdb/replication/wal"
+	"github.com/skshohagmiah/bucketdb/storage/meta"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 	"github.com/skshohagmiah/bucketdb/storage/vfs"
 )
 
 // A store is described by a file under MetadataPath, and each storage path
 // carries the store's id: directories that do not belong together are refused
-// before anything is read from them.
+// before anything else is read from them, and before anything is written.
 
 const (
 	layoutVersion = 1
 	layoutName    = "STORE.json"
+	lockName      = meta.LockName // the storage paths' too
 	opLayout      = vfs.Op("layout.write")
 	opLayoutRead  = vfs.Op("layout.read")
 	opSpace       = vfs.Op("space.read")
@@ -33,73 +38,188 @@ type layout struct {
 	Node       string `json:"node,omitempty"`
 }
 
-// checkLayout reads or writes the description of the store. The metadata's
+// openLayout takes the storage paths, looks at the store once more, now that
+// nobody else can change it, and writes what describes a new one. The metadata's
 // lock is held.
-func (n *Node) checkLayout() error {
-	have, err := readLayout(n.cfg.FS, n.cfg.MetadataPath)
-	if err != nil {
+func (n *Node) openLayout() error {
+	// First: a storage path that names a store outlives a power cut only if that store does.
+	if err := makeDir(n.cfg.FS, n.cfg.MetadataPath); err != nil {
 		return err
 	}
-	if have == nil {
-		have = &layout{Version: layoutVersion, Store: newUploadID().String(), Partitions: n.cfg.Partitions, Node: n.cfg.NodeID}
-		if err := n.refuseForeign(); err != nil {
-			return err
-		}
-		if err := writeLayout(n.cfg.FS, n.cfg.MetadataPath, have); err != nil {
-			return err
-		}
-	}
-	if have.Partitions != n.cfg.Partitions {
-		return object.Errorf(object.KindInvalid, "the store in %s has %d partitions, not %d: they are fixed when it is made; start with -partitions %d", n.cfg.MetadataPath, have.Partitions, n.cfg.Partitions, have.Partitions)
-	}
-	return n.claimPaths(have)
-}
-
-// refuseForeign refuses to begin a store on what is left of another: a WAL or
-// chunks without their description.
-func (n *Node) refuseForeign() error {
-	if entries, err := n.cfg.FS.ReadDir(opLayoutRead, filepath.Join(n.cfg.MetadataPath, "wal")); err == nil && len(entries) > 0 {
-		return object.Errorf(object.KindCorrupt, "%s holds a log but no %s: restore that file, or start on empty directories", n.cfg.MetadataPath, layoutName)
-	}
 	for _, dir := range n.cfg.StoragePaths {
-		if l, err := readLayout(n.cfg.FS, dir); err != nil || l != nil {
-			if err == nil {
-				err = object.Errorf(object.KindInvalid, "the storage path %s belongs to the store %s, whose metadata is elsewhere: give that MetadataPath, or an empty storage path", dir, l.Store)
-			}
+		if err := makeDir(n.cfg.FS, dir); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// claimPaths locks the storage paths and checks that they are this store's.
-func (n *Node) claimPaths(have *layout) error {
-	for _, dir := range n.cfg.StoragePaths {
-		if err := n.cfg.FS.MkdirAll(opLayout, dir, 0o755); err != nil {
-			return err
-		}
-		lock, err := n.cfg.FS.Lock(opStorageLock, filepath.Join(dir, "LOCK"))
+		lock, err := n.cfg.FS.Lock(opStorageLock, filepath.Join(dir, lockName))
 		if err != nil {
 			return object.Errorf(object.KindBusy, "another bucketdb process uses %s: stop it, or give another storage path (%w)", dir, err)
 		}
 		n.locks = append(n.locks, lock)
-		l, err := readLayout(n.cfg.FS, dir)
-		if err != nil {
+	}
+	s, err := n.survey()
+	if err != nil {
+		return err
+	}
+	if s.store == nil {
+		s.store = &layout{Version: layoutVersion, Store: newUploadID().String(), Partitions: n.cfg.Partitions, Node: n.cfg.NodeID}
+		if err := writeLayout(n.cfg.FS, n.cfg.MetadataPath, s.store); err != nil {
 			return err
 		}
-		if l == nil {
-			if err := writeLayout(n.cfg.FS, dir, &layout{Version: layoutVersion, Store: have.Store}); err != nil {
+	}
+	for _, dir := range s.unclaimed {
+		// The metadata's own by another name (a link), or one named twice.
+		if l, err := readLayout(n.cfg.FS, dir); err != nil || l != nil {
+			if err != nil {
 				return err
 			}
-		} else if l.Store != have.Store {
-			return object.Errorf(object.KindInvalid, "the storage path %s belongs to another store (%s, not %s): give the paths that belong together", dir, l.Store, have.Store)
+			continue
+		}
+		if err := writeLayout(n.cfg.FS, dir, &layout{Version: layoutVersion, Store: s.store.Store}); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func readLayout(f vfs.FS, dir string) (*layout, error) {
-	file, err := f.OpenFile(opLayoutRead, filepath.Join(dir, layoutName), os.O_RDONLY, 0)
+// makeDir makes a directory and its parents, durably: whatever is synced in a
+// directory whose own name a power cut takes away is lost with it.
+func makeDir(f vfs.FS, dir string) error {
+	if err := f.MkdirAll(opLayout, dir, 0o755); err != nil {
+		return err
+	}
+	for at := filepath.Dir(dir); ; at = filepath.Dir(at) {
+		err := f.SyncDir(opLayout, at)
+		if err != nil && !errors.Is(err, fs.ErrPermission) { // one that may not be read was not made here
+			return err
+		}
+		if at == filepath.Dir(at) {
+			return nil
+		}
+	}
+}
+
+// survey is what the directories of a node say about themselves.
+type survey struct {
+	store     *layout  // nil: there is no store yet
+	unclaimed []string // storage paths that belong to no store
+}
+
+// survey refuses directories that this program or this configuration must not
+// write to: those of a newer program, of another store, of another node. It
+// changes nothing, and needs no lock: what is written first is read last.
+func (n *Node) survey() (s survey, err error) {
+	if err := n.checkFormats(); err != nil {
+		return s, err
+	}
+	owners := map[string]*layout{}
+	for _, dir := range n.cfg.StoragePaths {
+		if owners[dir], err = readLayout(n.cfg.FS, dir); err != nil {
+			return s, err
+		}
+		if owners[dir] == nil {
+			s.unclaimed = append(s.unclaimed, dir)
+		}
+	}
+	entries, logErr := n.cfg.FS.ReadDir(opLayoutRead, n.logPath())
+	if s.store, err = readLayout(n.cfg.FS, n.cfg.MetadataPath); err != nil {
+		return s, err
+	}
+	if s.store == nil && logErr == nil && len(entries) > 0 {
+		return s, object.Errorf(object.KindCorrupt, "%s holds a log but no %s: restore that file, or start on empty directories", n.cfg.MetadataPath, layoutName)
+	}
+	if err := n.checkStore(s.store); err != nil {
+		return s, err
+	}
+	return s, n.checkOwners(s.store, owners)
+}
+
+// inUse is a KindBusy while another process has the directories open. It makes no file.
+func (n *Node) inUse() error {
+	for _, dir := range append([]string{n.metaPath()}, n.cfg.StoragePaths...) {
+		name := filepath.Join(dir, lockName)
+		if _, err := n.cfg.FS.Stat(opLayoutRead, name); err != nil {
+			continue
+		}
+		lock, err := n.cfg.FS.Lock(opStorageLock, name)
+		if errors.Is(err, vfs.ErrLocked) {
+			return object.Errorf(object.KindBusy, "another bucketdb process uses %s: stop it, or give other directories (%w)", dir, err)
+		}
+		if err == nil {
+			_ = lock.Close() // nothing was written
+		}
+	}
+	return nil
+}
+
+// checkStore compares the store with the configuration.
+func (n *Node) checkStore(store *layout) error {
+	switch {
+	case store == nil:
+		return nil
+	case store.Partitions != n.cfg.Partitions:
+		return object.Errorf(object.KindInvalid, "the store in %s has %d partitions, not %d: they are fixed when it is made; start with -partitions %d",
+			n.cfg.MetadataPath, store.Partitions, n.cfg.Partitions, store.Partitions)
+	case store.Node != "" && store.Node != n.cfg.NodeID:
+		return object.Errorf(object.KindInvalid, "the store in %s is that of node %s, not %s: its votes are given under that name; start with -id %s",
+			n.cfg.MetadataPath, store.Node, n.cfg.NodeID, store.Node)
+	}
+	return nil
+}
+
+// checkOwners refuses storage paths of another store.
+func (n *Node) checkOwners(store *layout, owners map[string]*layout) error {
+	for _, dir := range n.cfg.StoragePaths {
+		switch l := owners[dir]; {
+		case l == nil:
+		case store == nil:
+			return object.Errorf(object.KindInvalid, "the storage path %s belongs to the store %s, whose metadata is elsewhere: give that MetadataPath, or an empty storage path", dir, l.Store)
+		case l.Store != store.Store:
+			return object.Errorf(object.KindInvalid, "the storage path %s belongs to another store (%s, not %s): give the paths that belong together", dir, l.Store, store.Store)
+		}
+	}
+	return nil
+}
+
+// checkFormats refuses a log or metadata whose format this program does not
+// know. What cannot be read at all is left to those who open it.
+func (n *Node) checkFormats() error {
+	format, err := readStart(n.cfg.FS, opLayoutRead, filepath.Join(n.metaPath(), meta.FormatName), maxMetaFormat)
+	if err != nil {
+		return err
+	}
+	if v, err := strconv.Atoi(strings.TrimSpace(string(format))); err == nil && v > meta.FormatVersion {
+		return object.Errorf(object.KindVersion, "%s was written by a newer BucketDB (format %d; this program knows %d): upgrade this program",
+			n.metaPath(), v, meta.FormatVersion)
+	}
+	entries, err := n.cfg.FS.ReadDir(opLayoutRead, n.logPath())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(n.logPath(), e.Name())
+		if filepath.Ext(path) != wal.Suffix {
+			continue
+		}
+		head, err := readStart(n.cfg.FS, opLayoutRead, path, wal.HeaderSize)
+		if err != nil {
+			return err
+		}
+		if err := wal.CheckFormat(path, head); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *Node) metaPath() string { return filepath.Join(n.cfg.MetadataPath, "badger") }
+func (n *Node) logPath() string  { return filepath.Join(n.cfg.MetadataPath, "wal") }
+
+// maxMetaFormat is more than storage/meta's FormatName holds: a number and a line feed.
+const maxMetaFormat = 64
+
+// readStart reads the first max bytes of a file; nil where there is none.
+func readStart(f vfs.FS, op vfs.Op, path string, max int64) ([]byte, error) {
+	file, err := f.OpenFile(op, path, os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -107,8 +227,12 @@ func readLayout(f vfs.FS, dir string) (*layout, error) {
 		return nil, err
 	}
 	defer file.Close()
-	b, err := io.ReadAll(io.LimitReader(file, 64<<10))
-	if err != nil {
+	return io.ReadAll(io.LimitReader(file, max))
+}
+
+func readLayout(f vfs.FS, dir string) (*layout, error) {
+	b, err := readStart(f, opLayoutRead, filepath.Join(dir, layoutName), 64<<10)
+	if err != nil || b == nil {
 		return nil, err
 	}
 	var l layout
@@ -122,23 +246,10 @@ func readLayout(f vfs.FS, dir string) (*layout, error) {
 }
 
 // writeLayout writes the description durably: temp file, fsync, rename, directory fsync.
-func writeLayout(f vfs.FS, dir string, l *layout) (err error) {
+func writeLayout(f vfs.FS, dir string, l *layout) error {
 	b, err := json.MarshalIndent(l, "", "  ")
 	if err != nil {
 		return err
 	}
-	tmp := filepath.Join(dir, layoutName+".tmp")
-	file, err := f.OpenFile(opLayout, tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(append(b, '\n'))
-	err = errors.Join(err, file.Sync(opLayout), file.Close())
-	if err != nil {
-		return err
-	}
-	if err := f.Rename(opLayout, tmp, filepath.Join(dir, layoutName)); err != nil {
-		return err
-	}
-	return f.SyncDir(opLayout, dir)
+	return writeDurably(f, opLayout, dir, layoutName, append(b, '\n'), 0o644)
 }

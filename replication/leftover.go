@@ -125,10 +125,16 @@ func (l *leftovers) take(before time.Time) map[object.ContentID]object.Partition
 
 func (n *Node) dropLeftovers(before time.Time) error {
 	var errs []error
+	silent := map[object.PartitionID]bool{} // a full wait for one of theirs is enough
 	for c, part := range n.leftovers.take(before) {
+		if silent[part] || n.ctx.Err() != nil {
+			n.leftovers.add(part, c)
+			continue
+		}
 		ctx, cancel := n.detached()
 		_, err := n.propose(ctx, part, &namespace.Command{Unstage: &namespace.Unstage{Content: c}}) // back on the list if it fails
 		cancel()
+		silent[part] = object.IsKind(err, object.KindTimeout) || object.IsKind(err, object.KindUnavailable)
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)

@@ -6,13 +6,13 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/skshohagmiah/bucketdb/replication/group"
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
+	"github.com/skshohagmiah/bucketdb/replication/transport"
 	"github.com/skshohagmiah/bucketdb/replication/wal"
 	"github.com/skshohagmiah/bucketdb/storage/chunk"
 	"github.com/skshohagmiah/bucketdb/storage/meta"
@@ -110,7 +110,8 @@ type Node struct {
 	hub    *hub
 	bufs   *buffers
 
-	locks []io.Closer // of the storage paths
+	locks  []io.Closer      // of the storage paths
+	secret transport.Secret // of the cluster, which a node alone is, too
 
 	live      liveTxs
 	scatter   scatter
@@ -144,7 +145,8 @@ type partition struct {
 
 // Open starts a node on its directories, making what is missing, and returns
 // when every partition answers. It fails with KindBusy when another process
-// uses the directories and with KindVersion when a newer BucketDB wrote them.
+// uses the directories, with KindVersion when a newer BucketDB wrote them, and with
+// KindInvalid when they are another store's or node's; it changes nothing then.
 func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
@@ -178,19 +180,23 @@ func (n *Node) openStores() (err error) {
 	if err != nil {
 		return err
 	}
-	// A store of a newer format is refused before Badger touches anything.
-	for _, dir := range append([]string{n.cfg.MetadataPath}, n.cfg.StoragePaths...) {
-		if _, err := readLayout(n.cfg.FS, dir); err != nil {
-			return err
+	// What must not be written to is refused before Badger touches anything.
+	if _, err := n.survey(); err != nil {
+		if busy := n.inUse(); busy != nil {
+			return busy // more to the point
 		}
-	}
-	if n.meta, err = meta.Open(meta.Options{FS: n.cfg.FS, Dir: filepath.Join(n.cfg.MetadataPath, "badger"), Logger: n.log}); err != nil {
 		return err
 	}
-	if err := n.checkLayout(); err != nil {
+	if n.meta, err = meta.Open(meta.Options{FS: n.cfg.FS, Dir: n.metaPath(), Logger: n.log}); err != nil {
 		return err
 	}
-	if n.wal, err = wal.Open(wal.Options{FS: n.cfg.FS, Dir: filepath.Join(n.cfg.MetadataPath, "wal"), SegmentBytes: n.cfg.walSegment, Logger: n.log}); err != nil {
+	if err := n.openLayout(); err != nil {
+		return err
+	}
+	if err := n.openSecret(); err != nil {
+		return err
+	}
+	if n.wal, err = wal.Open(wal.Options{FS: n.cfg.FS, Dir: n.logPath(), SegmentBytes: n.cfg.walSegment, Logger: n.log}); err != nil {
 		return err
 	}
 	n.chunks, err = chunk.Open(chunk.Options{FS: n.cfg.FS, Dirs: n.cfg.StoragePaths, Compression: compression, Logger: n.log})

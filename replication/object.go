@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
@@ -25,21 +26,24 @@ func (n *Node) putObject(ctx context.Context, bucket, key string, body io.Reader
 	if err := checkKey(key); err != nil {
 		return nil, err
 	}
-	p, err := n.locate(ctx, bucket, key)
-	if err != nil {
-		return inodeOf(n.orKept(ctx, err))
-	}
-	// The chunks belong to the partition that the object's directory lives in,
-	// or will live in.
-	owner := p.dir.Partition()
-	if !p.found() {
-		owner = n.spread()
+	isDir := strings.HasSuffix(key, "/")
+	owner := n.spread() // of no chunks, where the body is small: it is not looked for
+	if isDir || o.Size < 0 || o.Size > object.MaxInline {
+		p, err := n.locate(ctx, bucket, key)
+		if err != nil {
+			return inodeOf(n.orKept(ctx, err))
+		}
+		// The chunks belong to the partition that the object's directory lives in,
+		// or will live in.
+		if p.found() {
+			owner = p.dir.Partition()
+		}
 	}
 	rc, err := n.receive(ctx, owner, body, o.Size, n.cfg.MaxObjectSize)
 	if err != nil {
 		return nil, err
 	}
-	if p.isDir {
+	if isDir {
 		n.discard(rc)
 		if rc.body.Size > 0 {
 			return nil, object.Errorf(object.KindInvalid, "a key that ends in \"/\" is a directory and takes no body")
@@ -98,20 +102,27 @@ func (n *Node) commitObject(ctx context.Context, bucket, key string, rc *receive
 	return r.Inode, nil
 }
 
-// swap applies a Put. Where its conditions are about an inode of another
-// partition, that is held at the version they hold for while the name changes.
+// swap applies a Put. Where its conditions, or what it inherits, are about an
+// inode of another partition, that is held as it is while the name changes.
 func (n *Node) swap(ctx context.Context, p *place, put *namespace.Put) (*namespace.Result, error) {
+	put.Ask = put.Inherit
 	r, err := n.do(ctx, p.dir.Partition(), &namespace.Command{Epoch: p.epoch, Token: token(ctx), Put: put})
 	if r == nil || r.Elsewhere == 0 {
 		return r, err
 	}
 	held := *put
-	held.Inode = r.Elsewhere
+	held.Inode, held.Inherit, held.Ask = r.Elsewhere, false, false
+	hold := &namespace.Hold{Inode: held.Inode, Cond: put.Cond, Still: put.Inherit}
 	return n.transact(ctx, plan{
-		halves:  []half{{held.Inode.Partition(), namespace.Half{Hold: &namespace.Hold{Inode: held.Inode, Cond: put.Cond}}}},
+		halves:  []half{{held.Inode.Partition(), namespace.Half{Hold: hold}}},
 		decider: p.dir.Partition(),
 		epoch:   p.epoch,
-		decide:  func([]*namespace.Result) *namespace.Decide { return &namespace.Decide{Put: &held} },
+		decide: func(prepared []*namespace.Result) *namespace.Decide {
+			if was := prepared[0].Inode; put.Inherit && was.Type == object.TypeRegular {
+				held.Node.Mode, held.Node.UID, held.Node.GID = was.Mode, was.UID, was.GID
+			}
+			return &namespace.Decide{Put: &held}
+		},
 	})
 }
 
@@ -255,7 +266,7 @@ func (n *Node) LinkObject(ctx context.Context, bucket, key, newBucket, newKey st
 		return object.WithOp(err, "link", newBucket, newKey)
 	}
 	_, err := n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
-		_, ino, err := n.find(ctx, bucket, key)
+		src, err := n.find(ctx, bucket, key, wantName)
 		if err != nil {
 			return nil, err
 		}
@@ -267,7 +278,7 @@ func (n *Node) LinkObject(ctx context.Context, bucket, key, newBucket, newKey st
 			return nil, object.Errorf(object.KindInvalid, "a link's key cannot end in \"/\"")
 		}
 		return n.withParents(ctx, &p, n.spread(), func() (*namespace.Result, error) {
-			return n.link(ctx, ino, p.dir, p.name, p.epoch, false)
+			return n.link(ctx, src.ino, p.dir, p.name, p.epoch, false)
 		})
 	})
 	return object.WithOp(err, "link", bucket, key)

@@ -79,23 +79,7 @@ func (p *place) found() bool { return len(p.missing) == 0 }
 // first step: a directory that is renamed meanwhile is noticed where the
 // operation is applied.
 func (n *Node) locate(ctx context.Context, bucket, key string) (p place, err error) {
-	err = n.inView(ctx, object.Control, func(v *namespace.View) error {
-		epoch, err := v.Epoch()
-		if err != nil {
-			return err
-		}
-		p.epoch = epoch
-		sub, err := v.LookupOne(object.RootInode, bucket, true)
-		if err != nil {
-			return err
-		}
-		if sub == nil {
-			return &object.Error{Kind: object.KindBucketNotFound, Bucket: bucket, Err: errors.New("there is no bucket " + bucket + ": create it first")}
-		}
-		p.bucket = sub.Inode
-		return nil
-	})
-	if err != nil {
+	if p.epoch, p.bucket, err = n.root(ctx, bucket); err != nil {
 		return p, err
 	}
 	p.dir, p.chain = p.bucket, nil
@@ -118,9 +102,62 @@ func (n *Node) locate(ctx context.Context, bucket, key string) (p place, err err
 	return p, nil
 }
 
+// root is the rename epoch, and then a bucket's root directory.
+func (n *Node) root(ctx context.Context, bucket string) (epoch uint64, root object.InodeID, err error) {
+	part, err := n.readable(ctx, object.Control)
+	if err != nil {
+		return 0, 0, err
+	}
+	epoch, ok := part.machine.Epoch()
+	if ok {
+		if root, ok = part.machine.Dir(object.RootInode, bucket); ok {
+			return epoch, root, nil
+		}
+	}
+	v := part.machine.View()
+	defer v.Close()
+	if epoch, err = v.Epoch(); err != nil {
+		return 0, 0, err
+	}
+	sub, err := v.LookupOne(object.RootInode, bucket, true)
+	if err != nil {
+		return 0, 0, err
+	}
+	if sub == nil {
+		return 0, 0, &object.Error{Kind: object.KindBucketNotFound, Bucket: bucket, Err: errors.New("there is no bucket " + bucket + ": create it first")}
+	}
+	return epoch, sub.Inode, nil
+}
+
+// unmoved is nil while the rename epoch is still the one that a place was
+// resolved under.
+func (n *Node) unmoved(ctx context.Context, p *place) error {
+	part, err := n.readable(ctx, object.Control)
+	if err != nil {
+		return err
+	}
+	epoch, ok := part.machine.Epoch()
+	if !ok {
+		if epoch, err = n.epoch(ctx); err != nil {
+			return err
+		}
+	}
+	if epoch != p.epoch {
+		return again{object.Errorf(object.KindConflict, "a directory was renamed meanwhile")}
+	}
+	return nil
+}
+
 // subdir is the directory under a name, or 0.
 func (n *Node) subdir(ctx context.Context, dir object.InodeID, name string) (object.InodeID, error) {
-	sub, err := n.oneEntry(ctx, dir, name, true)
+	part, err := n.readable(ctx, dir.Partition())
+	if err != nil {
+		return 0, err
+	}
+	if sub, ok := part.machine.Dir(dir, name); ok {
+		return sub, nil
+	}
+	sub, err := n.oneEntry(ctx, dir, name, true, nil)
 	switch {
 	case object.IsKind(err, object.KindStale):
 		return 0, nil // it vanished meanwhile; what it held did too
@@ -131,12 +168,16 @@ func (n *Node) subdir(ctx context.Context, dir object.InodeID, name string) (obj
 }
 
 // oneEntry finds a name as a directory or as something else. An entry that is
-// being moved is waited for: nobody resolves through it.
-func (n *Node) oneEntry(ctx context.Context, dir object.InodeID, name string, isDir bool) (e *namespace.Entry, err error) {
+// being moved is waited for: nobody resolves through it. look, which may be nil,
+// gets it while the view that showed it stands; the last call counts.
+func (n *Node) oneEntry(ctx context.Context, dir object.InodeID, name string, isDir bool, look func(v *namespace.View, e *namespace.Entry) error) (e *namespace.Entry, err error) {
 	for attempt := 0; ; attempt++ {
 		err := n.inView(ctx, dir.Partition(), func(v *namespace.View) (err error) {
 			e, err = v.LookupOne(dir, name, isDir)
-			return err
+			if err != nil || e == nil || e.Tx != nil || look == nil {
+				return err
+			}
+			return look(v, e)
 		})
 		if err != nil || e == nil || e.Tx == nil {
 			return e, err

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand"
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -14,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/skshohagmiah/bucketdb/integration/need"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 	"github.com/skshohagmiah/bucketdb/storage/vfs"
 )
@@ -53,6 +53,9 @@ func newPowerRun(t *testing.T, seed int64) *powerRun {
 		for _, n := range r.nodes {
 			_ = n.Close() // it has no disk any more, or was closed before
 		}
+		// Raft of a node without a disk is parked for good where a term cannot be
+		// stored: of a thousand cuts their disks would stay in memory.
+		r.aim.pc.Discard()
 	})
 	return r
 }
@@ -235,8 +238,8 @@ func TestPowerCut(t *testing.T) {
 		})
 	}
 	step, first := all/8, 1+rand.Intn(all/8)
-	if os.Getenv("BUCKETDB_FULL") == "1" {
-		step, first = 1, 1
+	if need.Full() {
+		step, first = 4, 1+rand.Intn(4)
 	}
 	for at := first; at <= all; at += step {
 		t.Run(fmt.Sprintf("call/%d", at), func(t *testing.T) {

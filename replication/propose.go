@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
@@ -122,15 +123,49 @@ func pause(ctx context.Context, attempt int) error {
 	}
 }
 
-// view opens a linearizable view of a partition. Close it.
-func (n *Node) view(ctx context.Context, id object.PartitionID) (*namespace.View, error) {
+// readable is a partition whose state, from here on, holds everything that was
+// acknowledged before the call.
+func (n *Node) readable(ctx context.Context, id object.PartitionID) (*partition, error) {
 	p, err := n.partition(id)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(n.patience.Load()))
-	defer cancel()
-	if err := p.group.Read(ctx); err != nil {
+	limit := &deadline{Context: ctx, after: time.Duration(n.patience.Load())}
+	defer limit.end()
+	return p, p.group.Read(limit)
+}
+
+// deadline is context.WithTimeout for a wait that hardly ever happens: there is
+// no timer before somebody asks for it.
+type deadline struct {
+	context.Context
+	after  time.Duration
+	once   sync.Once
+	armed  context.Context
+	cancel context.CancelFunc
+}
+
+func (d *deadline) arm() context.Context {
+	d.once.Do(func() { d.armed, d.cancel = context.WithTimeout(d.Context, d.after) })
+	return d.armed
+}
+
+func (d *deadline) Deadline() (time.Time, bool) { return d.arm().Deadline() }
+func (d *deadline) Done() <-chan struct{}       { return d.arm().Done() }
+func (d *deadline) Err() error                  { return d.arm().Err() }
+
+// end frees what arm made.
+func (d *deadline) end() {
+	d.once.Do(func() { d.armed = d.Context })
+	if d.cancel != nil {
+		d.cancel()
+	}
+}
+
+// view opens a linearizable view of a partition. Close it.
+func (n *Node) view(ctx context.Context, id object.PartitionID) (*namespace.View, error) {
+	p, err := n.readable(ctx, id)
+	if err != nil {
 		return nil, err
 	}
 	return p.machine.View(), nil

@@ -16,6 +16,7 @@ type Reader struct {
 	part   *partition
 	inode  *object.Inode
 	inline []byte
+	leased bool // a pin keeps its content where it stands; else inline is all of it
 	once   sync.Once
 }
 
@@ -24,6 +25,9 @@ func (r *Reader) Inode() *object.Inode { return r.inode }
 
 // Close ends the lease.
 func (r *Reader) Close() {
+	if !r.leased {
+		return
+	}
 	r.once.Do(func() {
 		r.part.leases.unpin(r.inode.ID, r.inode.Change)
 		r.part.touch()
@@ -39,7 +43,7 @@ func (n *Node) OpenInode(ctx context.Context, ino object.InodeID) (*Reader, erro
 	}
 	// The pin is there before the state is looked at: nothing can be reclaimed between.
 	p.leases.pin(ino, 0)
-	r := &Reader{n: n, part: p}
+	r := &Reader{n: n, part: p, leased: true}
 	err = n.inView(ctx, p.id, func(v *namespace.View) (err error) {
 		if r.inode, err = v.Inode(ino); err != nil || !r.inode.Inline {
 			return err

@@ -43,16 +43,9 @@ func (n *Node) restage(ctx context.Context, cmd *namespace.Command) (*namespace.
 	from, to := cmd.Range(r.inode.Size)
 	body := namespace.Body{Content: newContentID()}
 	for _, rest := range []namespace.Piece{{From: 0, To: min(from, r.inode.Size)}, {From: to, To: r.inode.Size}} {
-		for off := rest.From; off < rest.To; {
-			exts, reach, err := r.page(ctx, off, rest.To)
-			if err == nil {
-				err = n.stageShared(ctx, r.part.id, &body, 0, exts)
-			}
-			if err != nil {
-				n.unstage(r.part.id, body)
-				return nil, err
-			}
-			off = reach
+		if err := n.sharePages(ctx, r, r.part.id, &body, 0, rest.From, rest.To); err != nil {
+			n.unstage(r.part.id, body)
+			return nil, err
 		}
 	}
 	return &namespace.Restaged{Content: body.Content, Empty: !body.Staged, Was: r.inode.Content, Version: r.inode.Version}, nil

@@ -21,9 +21,12 @@ func (n *Node) scrubber() {
 		case <-wait.C:
 		}
 		began := time.Now()
-		if err := n.meta.Verify(); err != nil && n.ctx.Err() == nil {
+		switch err := n.meta.Verify(n.ctx); {
+		case n.ctx.Err() != nil: // the node closes, and waits for this
+			return
+		case err != nil:
 			n.log.Error("the metadata's scrub found damage", "err", err)
-		} else {
+		default:
 			n.log.Debug("the metadata's scrub found nothing", "took", time.Since(began))
 		}
 		wait.Reset(scrubEvery)

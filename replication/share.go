@@ -29,17 +29,25 @@ func (n *Node) shareOne(ctx context.Context, r *Reader, part object.PartitionID,
 	if len(body.Inline) > 0 {
 		return object.Errorf(object.KindInternal, "a small part stands before another")
 	}
-	for off := int64(0); off < r.inode.Size; {
-		exts, reach, err := r.page(ctx, off, r.inode.Size)
-		if err != nil {
-			return err
+	if err := n.sharePages(ctx, r, part, body, base, 0, r.inode.Size); err != nil {
+		return err
+	}
+	body.Size += r.inode.Size
+	return nil
+}
+
+// sharePages stages [off, end) of a reader's content, shifted by base.
+func (n *Node) sharePages(ctx context.Context, r *Reader, part object.PartitionID, body *namespace.Body, base, off, end int64) error {
+	for off < end {
+		exts, reach, err := r.page(ctx, off, end)
+		if err == nil {
+			err = n.stageShared(ctx, part, body, base, exts)
 		}
-		if err := n.stageShared(ctx, part, body, base, exts); err != nil {
+		if err != nil {
 			return err
 		}
 		off = reach
 	}
-	body.Size += r.inode.Size
 	return nil
 }
 

@@ -29,6 +29,17 @@ type body struct {
 	limit int64 // bytes that may still come
 	max   int64
 	armed time.Time
+	ended bool
+}
+
+// Close leaves the rest of the body to net/http.
+func (b *body) Close() error { return nil }
+
+// bodyOf puts a body in the request's place, for armAnswer to find it.
+func (s *Server) bodyOf(c *gin.Context, limit int64) *body {
+	b := &body{r: c.Request.Body, rc: http.NewResponseController(c.Writer), idle: s.opts.IdleTimeout, limit: limit, max: limit}
+	c.Request.Body = b
+	return b
 }
 
 // openBody checks the declared length against the limit and returns the body
@@ -41,8 +52,7 @@ func (s *Server) openBody(c *gin.Context) (io.Reader, int64, error) {
 	if r.ContentLength > s.opts.MaxObjectSize {
 		return nil, 0, tooLarge(s.opts.MaxObjectSize)
 	}
-	return &body{r: r.Body, rc: http.NewResponseController(c.Writer), idle: s.opts.IdleTimeout,
-		limit: s.opts.MaxObjectSize, max: s.opts.MaxObjectSize}, r.ContentLength, nil
+	return s.bodyOf(c, s.opts.MaxObjectSize), r.ContentLength, nil
 }
 
 // openWhole is openBody where the body is the whole of what is stored.
@@ -75,7 +85,7 @@ func tooLarge(limit int64) error {
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	if now := time.Now(); now.Sub(b.armed) > b.idle/8 {
+	if now := time.Now(); !b.ended && now.Sub(b.armed) > b.idle/8 {
 		b.armed = now
 		_ = b.rc.SetReadDeadline(now.Add(b.idle)) // a handler without a connection (a test's) has no deadline to set
 	}
@@ -87,6 +97,7 @@ func (b *body) Read(p []byte) (int, error) {
 	if err == io.EOF {
 		// net/http goes on reading, to notice a client that leaves: without an
 		// end of the deadline it would take a slow commit for one.
+		b.ended = true
 		_ = b.rc.SetReadDeadline(time.Time{})
 	} else if err != nil {
 		err = bodyError(err, b.idle)
@@ -113,7 +124,7 @@ func (s *Server) readSmall(c *gin.Context, limit int64) ([]byte, error) {
 	if c.Request.ContentLength > limit {
 		return nil, tooLarge(limit)
 	}
-	return io.ReadAll(&body{r: c.Request.Body, rc: http.NewResponseController(c.Writer), idle: s.opts.IdleTimeout, limit: limit, max: limit})
+	return io.ReadAll(s.bodyOf(c, limit))
 }
 
 // readVerified is readSmall for bytes that are stored: what the client declares
@@ -198,10 +209,14 @@ func (s *Server) armWrite(c *gin.Context) {
 // that answer.
 const drainTimeout = time.Second
 
-// armAnswer is armWrite for an answer that ends the request.
+// armAnswer is armWrite for an answer that ends the request. A body that was
+// read to its end gets no deadline: net/http watches the connection by then, and
+// a deadline that passes there (when the machine stands still for a second) looks
+// to it like a client that left: it ends the contexts of all later requests of
+// the connection, though they still arrive.
 func (s *Server) armAnswer(c *gin.Context) {
 	s.armWrite(c)
-	if c.Request.ContentLength != 0 {
+	if b, ours := c.Request.Body.(*body); c.Request.ContentLength != 0 && !(ours && b.ended) {
 		_ = http.NewResponseController(c.Writer).SetReadDeadline(time.Now().Add(min(drainTimeout, s.opts.IdleTimeout/2))) // as in body.Read
 	}
 }

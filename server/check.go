@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -18,9 +17,6 @@ const (
 	checkLooks = 3                      // a problem that is real stands in each of them
 	checkPause = 300 * time.Millisecond // between two looks
 	checkTime  = 30 * time.Minute       // for all of them
-	// maxProblems is how many problems replication.Node.Check lists. Which of
-	// them, where there are more, is chance.
-	maxProblems = 1000
 )
 
 // check is GET /cluster/check. A check takes memory for every inode and chunk,
@@ -53,19 +49,19 @@ func (s *Server) check(c *gin.Context) error {
 // while the store is looked at, one partition after the other, can show up as a
 // problem once, damage shows up every time.
 func steady(ctx context.Context, look func(context.Context) (*replication.CheckReport, error), pause time.Duration) (*replication.CheckReport, error) {
-	var last []string
+	var last *replication.CheckReport
 	for n := 1; ; n++ {
 		r, err := look(ctx)
 		if err != nil {
 			return nil, err
 		}
 		if n > 1 {
-			r.Problems = inBoth(last, r.Problems)
+			r.Problems = inBoth(last, r)
 		}
 		if n == checkLooks || len(r.Problems) == 0 {
 			return r, nil
 		}
-		last = r.Problems
+		last = r
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -74,67 +70,53 @@ func steady(ctx context.Context, look func(context.Context) (*replication.CheckR
 	}
 }
 
-// inBoth is what stands in both lists. A list that is cut off says nothing
-// about what it lacks: then all of now stands.
-func inBoth(before, now []string) []string {
-	if len(before) >= maxProblems || len(now) >= maxProblems {
-		return now
-	}
-	had := make(map[string]bool, len(before))
-	for _, p := range before {
+// inBoth is what stands in both reports. A list that is cut off says nothing
+// about what it lacks: of such a kind all that stands now counts.
+func inBoth(before, now *replication.CheckReport) []replication.Problem {
+	had := make(map[replication.Problem]bool, len(before.Problems))
+	for _, p := range before.Problems {
 		had[p] = true
 	}
-	return slices.DeleteFunc(now, func(p string) bool { return !had[p] })
+	return slices.DeleteFunc(slices.Clone(now.Problems), func(p replication.Problem) bool {
+		return !had[p] && !slices.Contains(before.Truncated, p.Kind) && !slices.Contains(now.Truncated, p.Kind)
+	})
 }
 
-// resultOf groups a report's problems by what they mean.
+// resultOf groups a report's problems by kind.
 func resultOf(node string, r *replication.CheckReport) api.CheckResult {
 	out := api.CheckResult{Node: node, OK: len(r.Problems) == 0, Inodes: r.Inodes, Dentries: r.Dentries, Extents: r.Extents, Chunks: r.Chunks,
-		Open: r.Open, Garbage: r.Garbage, Findings: []api.Finding{}, Truncated: len(r.Problems) >= maxProblems}
-	for _, kind := range []string{api.FindingMissing, api.FindingReferences, api.FindingNames, api.FindingStray} {
+		Open: r.Open, Garbage: r.Garbage, Findings: []api.Finding{}, Truncated: len(r.Truncated) > 0}
+	for _, kind := range replication.ProblemKinds() {
 		f := finding(kind)
+		f.Truncated = slices.Contains(r.Truncated, kind)
 		for _, p := range r.Problems {
-			if kindOfProblem(p) == kind {
-				f.Problems = append(f.Problems, p)
+			if p.Kind == kind {
+				f.Problems = append(f.Problems, p.Text)
 			}
 		}
 		if len(f.Problems) > 0 {
-			slices.Sort(f.Problems)
 			out.Findings = append(out.Findings, f)
 		}
 	}
 	return out
 }
 
-// kindOfProblem goes by the words of replication.Node.Check.
-func kindOfProblem(p string) string {
-	switch {
-	case strings.HasSuffix(p, "is missing on disk"):
-		return api.FindingMissing
-	case strings.HasSuffix(p, "is on disk and nobody knows it"):
-		return api.FindingStray
-	case strings.HasPrefix(p, "chunk "):
-		return api.FindingReferences
-	}
-	return api.FindingNames
-}
-
-// finding says what a kind of finding means and what to do about it.
-func finding(kind string) api.Finding {
-	f := api.Finding{Kind: kind}
+// finding says what a kind of problem means and what to do about it.
+func finding(kind replication.ProblemKind) api.Finding {
+	f := api.Finding{Kind: kind.String()}
 	switch kind {
-	case api.FindingMissing:
+	case replication.ProblemMissing:
 		f.Meaning = "The bytes of this chunk are gone from the storage paths. What needs them answers with the error Corrupt; everything else is not affected."
 		f.Advice = "Is a disk of -storage not mounted, or was one left out? Look into quarantine/ of the storage paths for a damaged copy. Else put the file back from a backup, " +
 			"or store the objects anew: the node's log names each one whose read failed."
-	case api.FindingStray:
+	case replication.ProblemStray:
 		f.Meaning = "A file takes space and belongs to nothing. No data is affected."
 		f.Advice = "Nothing: an audit at the start of the node and every hour asks the file's owner and drops it. Report it if it is still there after two hours. Do not delete files by hand."
-	case api.FindingReferences:
+	case replication.ProblemReferences:
 		f.Meaning = "A chunk is counted as used more or less often than it is. Too often: its space will not come back. Too seldom: deleting one of its users could drop what another needs."
 		f.Advice = "Delete nothing that was copied or linked before you made a backup. This is a fault of BucketDB: report it with this output."
-	default:
-		f.Meaning = "A name leads nowhere, an inode has no name, or a link count is wrong. A file or directory can be out of reach, or its removal be refused; other names are not affected."
+	case replication.ProblemNames:
+		f.Meaning = "A name leads nowhere, an inode has no name, or a type or a link count is wrong. A file or directory can be out of reach, or its removal be refused; other names are not affected."
 		f.Advice = "Make a backup of what can be read. This is a fault of BucketDB: report it with this output."
 	}
 	return f

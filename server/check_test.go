@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -62,7 +61,10 @@ func TestCheck(t *testing.T) {
 	if r = checked(f); r.OK || r.Problems() != 2 || len(r.Findings) != 2 {
 		t.Fatalf("a chunk lost and one strayed in: %+v", r)
 	}
-	for i, want := range []struct{ kind, file string }{{api.FindingMissing, lost}, {api.FindingStray, stray}} {
+	for i, want := range []struct {
+		kind api.FindingKind
+		file string
+	}{{api.FindingMissing, lost}, {api.FindingStray, stray}} {
 		got := r.Findings[i]
 		if got.Kind != want.kind || got.Meaning == "" || got.Advice == "" || !strings.Contains(got.Problems[0], filepath.Base(want.file)) {
 			t.Errorf("%s of %s: %+v", want.kind, want.file, got)
@@ -85,54 +87,73 @@ func TestOneCheckAtATime(t *testing.T) {
 
 // TestOnlyWhatStaysIsAProblem feeds reports of looks at a store that changes.
 func TestOnlyWhatStaysIsAProblem(t *testing.T) {
-	full := make([]string, maxProblems)
-	for i := range full {
-		full[i] = fmt.Sprint(i)
+	report := func(truncated []replication.ProblemKind, texts ...string) replication.CheckReport {
+		r := replication.CheckReport{Truncated: truncated}
+		for _, text := range texts {
+			kind := replication.ProblemReferences
+			if strings.HasPrefix(text, "stray") {
+				kind = replication.ProblemStray
+			}
+			r.Problems = append(r.Problems, replication.Problem{Kind: kind, Text: text})
+		}
+		return r
 	}
-	for _, tc := range []struct {
-		looks [][]string
-		want  []string
+	stray := []replication.ProblemKind{replication.ProblemStray}
+	type looks []replication.CheckReport
+	for name, tc := range map[string]struct {
+		looks looks
+		want  replication.CheckReport
 	}{
-		{[][]string{nil}, nil},
-		{[][]string{{"a"}, nil}, nil},
-		{[][]string{{"a"}, {"b"}}, []string{}},
-		{[][]string{{"a", "b"}, {"b", "c"}, {"c", "b"}}, []string{"b"}},
-		{[][]string{full, {"x"}, {"x"}}, []string{"x"}},
-		{[][]string{{"x"}, full, full}, full},
+		"sound":                     {looks{report(nil)}, report(nil)},
+		"one that goes":             {looks{report(nil, "a"), report(nil)}, report(nil)},
+		"one goes, one comes":       {looks{report(nil, "a"), report(nil, "b")}, report(nil)},
+		"one stays":                 {looks{report(nil, "a", "b"), report(nil, "b", "c"), report(nil, "c", "b")}, report(nil, "b")},
+		"of another kind":           {looks{report(nil, "a"), {Problems: []replication.Problem{{Kind: replication.ProblemNames, Text: "a"}}}}, report(nil)},
+		"more strays than listed":   {looks{report(stray, "stray 1"), report(stray, "stray 2"), report(nil, "stray 3")}, report(nil, "stray 3")},
+		"which hide nothing":        {looks{report(stray, "stray 1", "a"), report(stray, "stray 2", "a"), report(stray, "stray 3", "a")}, report(stray, "stray 3", "a")},
+		"and make no others stay":   {looks{report(stray, "stray 1", "a"), report(stray, "stray 2", "b"), report(stray, "stray 3", "c")}, report(stray, "stray 3")},
+		"a list that is cut in one": {looks{report(nil, "stray 1"), report(stray, "stray 2"), report(nil, "stray 3")}, report(nil, "stray 3")},
 	} {
-		looks := 0
+		n := 0
 		r, err := steady(t.Context(), func(context.Context) (*replication.CheckReport, error) {
-			looks++
-			return &replication.CheckReport{Problems: slices.Clone(tc.looks[looks-1])}, nil
+			n++
+			r := tc.looks[n-1]
+			r.Problems = slices.Clone(r.Problems)
+			return &r, nil
 		}, time.Nanosecond)
-		if err != nil || looks != len(tc.looks) || !slices.Equal(r.Problems, tc.want) {
-			t.Errorf("%.60v: %.60v after %d looks, %v", tc.looks, r, looks, err)
+		if err != nil || n != len(tc.looks) || !slices.Equal(r.Problems, tc.want.Problems) || !slices.Equal(r.Truncated, tc.want.Truncated) {
+			t.Errorf("%s: %v after %d looks, %v", name, r, n, err)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	_, err := steady(ctx, func(context.Context) (*replication.CheckReport, error) {
 		cancel()
-		return &replication.CheckReport{Problems: []string{"a"}}, nil
+		r := report(nil, "a")
+		return &r, nil
 	}, time.Hour)
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 }
 
+// Every kind of problem is a finding of that kind, whatever its words; the
+// contract and the client know the same kinds.
 func TestEveryProblemHasAKindAndAdvice(t *testing.T) {
-	for problem, kind := range map[string]string{
-		"chunk 0001 is missing on disk":                                  api.FindingMissing,
-		"chunk 0001 is on disk and nobody knows it":                      api.FindingStray,
-		"chunk 0001: partition 2 counts 3 references, there are 2":       api.FindingReferences,
-		"chunk 0001: partition 2 counts 3 references, nothing names it":  api.FindingReferences,
-		"directory 0001 has 0 names":                                     api.FindingNames,
-		"file 0001 has a link count of 1 and 2 names":                    api.FindingNames,
-		`entry "chunk is missing on disk, no" of directory 1 is filed …`: api.FindingNames,
-		"something that a later version finds":                           api.FindingNames,
-	} {
-		r := resultOf("n", &replication.CheckReport{Problems: []string{problem}})
-		if r.OK || len(r.Findings) != 1 || r.Findings[0].Kind != kind || r.Findings[0].Meaning == "" || r.Findings[0].Advice == "" {
-			t.Errorf("%s: %+v", problem, r)
+	documented := loadContract(t).Components.Schemas["FindingKind"].Value.Enum
+	clients := []api.FindingKind{api.FindingMissing, api.FindingReferences, api.FindingNames, api.FindingStray}
+	kinds := replication.ProblemKinds()
+	if len(documented) != len(kinds) || len(clients) != len(kinds) {
+		t.Fatalf("%v, documented are %v, the client knows %v", kinds, documented, clients)
+	}
+	for i, kind := range kinds {
+		problem := replication.Problem{Kind: kind, Text: "chunk 1 is missing on disk"}
+		r := resultOf("n", &replication.CheckReport{Problems: []replication.Problem{problem}, Truncated: []replication.ProblemKind{kind}})
+		if r.OK || !r.Truncated || len(r.Findings) != 1 {
+			t.Fatalf("%s: %+v", kind, r)
+		}
+		f := r.Findings[0]
+		if f.Kind != kind.String() || f.Kind != clients[i] || documented[i] != kind.String() || f.Meaning == "" || f.Advice == "" || !f.Truncated {
+			t.Errorf("%s (documented %v, client %s): %+v", kind, documented[i], clients[i], f)
 		}
 	}
 }

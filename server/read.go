@@ -2,6 +2,7 @@ package server
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -143,9 +144,9 @@ func describe(c *gin.Context, n *object.Inode) ([]span, error) {
 	if err := judgeRead(cond, n); err != nil {
 		return nil, err
 	}
-	header := in.Get("Range")
+	header := first(in["Range"])
 	// RFC 9110 section 14.2 defines ranges for GET alone.
-	if header == "" || c.Request.Method != http.MethodGet || n.Type != object.TypeRegular || !ifRangeHolds(in.Get("If-Range"), n) {
+	if header == "" || c.Request.Method != http.MethodGet || n.Type != object.TypeRegular || !ifRangeHolds(first(in["If-Range"]), n) {
 		return nil, nil
 	}
 	ranges, ok := parseRange(header)
@@ -160,33 +161,87 @@ func describe(c *gin.Context, n *object.Inode) ([]span, error) {
 	return spans, nil
 }
 
-// setHeaders tells about a file. The names are in canonical form and the values
-// share one array: this is on the path of every read.
-func setHeaders(h http.Header, n *object.Inode) {
-	values := make([]string, 0, 11)
-	set := func(name, value string) {
-		values = append(values, value)
-		h[name] = values[len(values)-1 : len(values) : len(values)]
+func first(values []string) string {
+	if len(values) == 0 {
+		return ""
 	}
-	set("Accept-Ranges", "bytes")
-	set("Content-Type", contentTypeOf(n))
-	set("X-Content-Type-Options", "nosniff")
-	set("Etag", `"`+n.ETag()+`"`)
-	set("Last-Modified", time.Unix(0, n.Mtime).UTC().Format(api.TimeFormat))
-	set(api.HeaderMtime, strconv.FormatInt(n.Mtime, 10))
-	set(api.HeaderInode, n.ID.String())
-	set(api.HeaderVersion, strconv.FormatUint(n.Version, 10))
-	set(api.HeaderMode, strconv.FormatUint(uint64(n.Mode), 8))
+	return values[0]
+}
+
+// setHeaders tells about a file. This is on the path of every read: the names are
+// in canonical form, and the values share one string and one array.
+func setHeaders(h http.Header, n *object.Inode) {
+	v := headerValues{text: make([]byte, 0, 256)}
+	v.text = append(appendETag(append(v.text, '"'), n), '"')
+	v.end("Etag")
+	v.text = time.Unix(0, n.Mtime).UTC().AppendFormat(v.text, api.TimeFormat)
+	v.end("Last-Modified")
+	v.text = strconv.AppendInt(v.text, n.Mtime, 10)
+	v.end(api.HeaderMtime)
+	v.text = appendID(v.text, uint64(n.ID))
+	v.end(api.HeaderInode)
+	v.text = strconv.AppendUint(v.text, n.Version, 10)
+	v.end(api.HeaderVersion)
+	v.text = strconv.AppendUint(v.text, uint64(n.Mode), 8)
+	v.end(api.HeaderMode)
+	if len(n.SHA256) > 0 {
+		v.text = hex.AppendEncode(v.text, n.SHA256)
+		v.end(api.HeaderSHA256)
+	}
+	v.set(h, "Accept-Ranges", "bytes", "Content-Type", contentTypeOf(n), "X-Content-Type-Options", "nosniff")
 	if n.UID != 0 || n.GID != 0 {
 		h[api.HeaderUID] = []string{strconv.FormatUint(uint64(n.UID), 10)}
 		h[api.HeaderGID] = []string{strconv.FormatUint(uint64(n.GID), 10)}
 	}
-	if len(n.SHA256) > 0 {
-		set(api.HeaderSHA256, hex.EncodeToString(n.SHA256))
-	}
 	for name, value := range n.Meta {
 		h[http.CanonicalHeaderKey(api.HeaderMeta+name)] = []string{value}
 	}
+}
+
+// headerValues gathers the values of headers in one piece of text.
+type headerValues struct {
+	text  []byte
+	names [8]string
+	ends  [8]int // in text
+	n     int
+}
+
+// end says that a header's value ends here.
+func (v *headerValues) end(name string) {
+	v.names[v.n], v.ends[v.n] = name, len(v.text)
+	v.n++
+}
+
+// set fills the headers, and those of more: names and values in turn.
+func (v *headerValues) set(h http.Header, more ...string) {
+	values := make([]string, 0, v.n+len(more)/2)
+	put := func(name, value string) {
+		values = append(values, value)
+		h[name] = values[len(values)-1 : len(values) : len(values)]
+	}
+	all, start := string(v.text), 0
+	for i, end := range v.ends[:v.n] {
+		put(v.names[i], all[start:end])
+		start = end
+	}
+	for i := 0; i < len(more); i += 2 {
+		put(more[i], more[i+1])
+	}
+}
+
+// appendETag is n.ETag without its garbage.
+func appendETag(b []byte, n *object.Inode) []byte {
+	if n.ETagValue != "" {
+		return append(b, n.ETagValue...)
+	}
+	return appendID(append(appendID(b, uint64(n.ID)), '-'), n.Version)
+}
+
+// appendID writes a number as object.InodeID does.
+func appendID(b []byte, id uint64) []byte {
+	var raw [8]byte
+	binary.BigEndian.PutUint64(raw[:], id)
+	return hex.AppendEncode(b, raw[:])
 }
 
 func contentTypeOf(n *object.Inode) string {

@@ -210,14 +210,9 @@ func (s *Server) answerError(c *gin.Context, err error, id string) bool {
 // logRequest writes the request's line: errors of ours as errors, refusals as
 // warnings where they tell of trouble, everything else at debug level.
 func (s *Server) logRequest(c *gin.Context, id string, err error, took time.Duration) {
-	level := slog.LevelDebug
-	var p *panicError
-	switch {
-	case err == nil:
-	case errors.As(err, &p), object.IsKind(err, object.KindInternal), object.IsKind(err, object.KindCorrupt):
-		level = slog.LevelError
-	case api.Status(object.KindOf(err)) >= 500:
-		level = slog.LevelWarn
+	level, p := slog.LevelDebug, (*panicError)(nil)
+	if err != nil {
+		level, p = severity(err)
 	}
 	if !s.log.Enabled(context.Background(), level) {
 		return
@@ -232,6 +227,17 @@ func (s *Server) logRequest(c *gin.Context, id string, err error, took time.Dura
 		attrs = append(attrs, slog.String("stack", string(p.stack)))
 	}
 	s.log.LogAttrs(context.Background(), level, "request", attrs...)
+}
+
+// severity is the level at which an error is logged, and the panic that it is, if any.
+func severity(err error) (level slog.Level, p *panicError) {
+	switch {
+	case errors.As(err, &p), object.IsKind(err, object.KindInternal), object.IsKind(err, object.KindCorrupt):
+		return slog.LevelError, p
+	case api.Status(object.KindOf(err)) >= 500:
+		return slog.LevelWarn, nil
+	}
+	return slog.LevelDebug, nil
 }
 
 // requestIDs makes request ids: the server's random start and a count.

@@ -24,6 +24,13 @@ inode and every inode has its names, counts are right, and every chunk on record
 disk and the other way round. It reads all metadata and no data; nothing is changed. The
 node goes on serving, and needs memory for every inode and chunk meanwhile.
 
+The report says of each kind of finding what it means and what to do. For scripts, the
+kinds are also in "findings" of --json:
+  missing-data  a chunk is on record, its file is not on disk
+  references    a chunk is counted as used more or less often than it is
+  names         names, inodes, types and link counts do not fit together
+  stray-data    a chunk's file is on disk, no record names it; the node drops it by itself
+
 The exit code is 0 when all invariants hold, 1 when one does not or the check could not
 be made, 2 when the command line is wrong.`,
 		Args: asUsage(cobra.NoArgs),
@@ -94,7 +101,7 @@ func (a *app) printCheck(r api.CheckResult) error {
 }
 
 func (a *app) printFinding(f api.Finding) error {
-	if _, err := fmt.Fprintf(a.io.out, "\n%s (%d)\n  %s\n  What to do: %s\n", f.Kind, len(f.Problems), f.Meaning, f.Advice); err != nil {
+	if _, err := fmt.Fprintf(a.io.out, "\n%s (%s)\n  %s\n  What to do: %s\n", f.Kind, count(len(f.Problems), f.Truncated), f.Meaning, f.Advice); err != nil {
 		return err
 	}
 	for _, p := range f.Problems {
@@ -106,14 +113,18 @@ func (a *app) printFinding(f api.Finding) error {
 }
 
 func problemsText(r api.CheckResult) string {
-	n, more := r.Problems(), ""
-	if r.Truncated {
-		more = " or more"
-	}
-	if n == 1 && more == "" {
+	if r.Problems() == 1 && !r.Truncated {
 		return "1 problem"
 	}
-	return fmt.Sprintf("%d%s problems", n, more)
+	return count(r.Problems(), r.Truncated) + " problems"
+}
+
+// count is how many there are, as far as the report knows.
+func count(n int, truncated bool) string {
+	if truncated {
+		return fmt.Sprintf("%d or more", n)
+	}
+	return fmt.Sprint(n)
 }
 
 // verdict is the error that makes the exit code; nil: all invariants hold.

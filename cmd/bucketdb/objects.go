@@ -169,7 +169,7 @@ func (a *app) rmCommand() *cobra.Command {
 // removeBelow deletes every key that starts with at.key. Directories follow when
 // what is in them is gone, the deepest first; one that vanished by itself is fine.
 func removeBelow(ctx context.Context, client *api.Client, at location) error {
-	gone := func(key string) error {
+	gone := func(ctx context.Context, key string) error {
 		err := client.Delete(ctx, at.bucket, key, api.Conditions{})
 		if object.IsKind(err, object.KindNotFound) {
 			return nil
@@ -178,9 +178,9 @@ func removeBelow(ctx context.Context, client *api.Client, at location) error {
 	}
 	var dirs []string
 	var listed error
-	g, ctx := errgroup.WithContext(ctx)
+	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(defaultJobs)
-	for obj, err := range listing(ctx, client, at, "") {
+	for obj, err := range listing(gctx, client, at, "") {
 		if err != nil {
 			listed = err
 			break
@@ -190,7 +190,7 @@ func removeBelow(ctx context.Context, client *api.Client, at location) error {
 			dirs = append(dirs, key)
 			continue
 		}
-		g.Go(func() error { return gone(key) })
+		g.Go(func() error { return gone(gctx, key) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
@@ -200,7 +200,7 @@ func removeBelow(ctx context.Context, client *api.Client, at location) error {
 	}
 	slices.SortFunc(dirs, func(x, y string) int { return strings.Count(y, "/") - strings.Count(x, "/") })
 	for _, d := range dirs {
-		if err := client.Delete(context.WithoutCancel(ctx), at.bucket, d, api.Conditions{}); err != nil && !object.IsKind(err, object.KindNotFound) {
+		if err := gone(ctx, d); err != nil {
 			return err
 		}
 	}

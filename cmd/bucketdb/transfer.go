@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"io"
 	"io/fs"
 	"mime"
@@ -117,7 +118,8 @@ func (cp *copier) download(ctx context.Context, from location, path string, size
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
 		return writeInto(path, io.TeeReader(r, cp.progress)) // a device or pipe is written to, not replaced
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".bucketdb-*")
+	// Not os.CreateTemp: the file is to have the mode that the umask leaves.
+	tmp, err := os.OpenFile(filepath.Join(filepath.Dir(path), ".bucketdb-"+rand.Text()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return err
 	}
@@ -151,10 +153,10 @@ func writeInto(path string, r io.Reader) error {
 	return f.Close()
 }
 
-// dress gives a downloaded file its mode and, with -p, its time.
+// dress gives a downloaded file the object's mode and time where -p asks for them.
 func (cp *copier) dress(ctx context.Context, from location, path string, modified time.Time) error {
 	if !cp.preserve {
-		return os.Chmod(path, 0o644)
+		return nil
 	}
 	attr, err := cp.client.Attributes(ctx, from.bucket, from.key)
 	if err != nil {

@@ -16,10 +16,11 @@ const module = "github.com/skshohagmiah/bucketdb"
 // floors gives each package its floor; it may import what stands lower. A new
 // package declares its floor here.
 var floors = map[string]int{
-	"storage/object":   0,
-	"storage/vfs":      1,
-	"storage/erasure":  1,
-	"integration/need": 1,
+	"storage/object":    0,
+	"storage/vfs":       1,
+	"storage/erasure":   1,
+	"integration/need":  1,
+	"integration/proxy": 1,
 
 	"storage/chunk":         2,
 	"storage/meta":          2,
@@ -29,6 +30,7 @@ var floors = map[string]int{
 	"replication/group":     3,
 	"replication/control":   3, // namespace is to carry its commands
 	"replication/namespace": 4,
+	"replication/copies":    5,
 	"replication/remote":    4,
 	"replication/transport": 4,
 	"replication/access":    5,
@@ -49,7 +51,7 @@ var floors = map[string]int{
 }
 
 // onlyStd lists the packages that import the standard library alone.
-var onlyStd = []string{"storage/object", "integration/need"}
+var onlyStd = []string{"storage/object", "integration/need", "integration/proxy"}
 
 // unreachable names what a package must not import, not even through others.
 var unreachable = map[string][]string{

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/skshohagmiah/bucketdb/replication/namespace"
 	"github.com/skshohagmiah/bucketdb/replication/remote"
 	"github.com/skshohagmiah/bucketdb/replication/transport"
 	"github.com/skshohagmiah/bucketdb/storage/object"
@@ -52,10 +51,6 @@ type Config struct {
 	// leader may take it; any other error is the answer. It must not block.
 	Check func(ctx context.Context, id object.PartitionID, entry []byte) error
 
-	// Over makes a view that reads through s and closes it. It is called for
-	// partitions without a replica here; s may be read at once.
-	Over func(id object.PartitionID, s remote.Snapshot) (*namespace.View, error)
-
 	Logger *slog.Logger
 
 	ReadWait    time.Duration // 0: DefaultReadWait
@@ -64,8 +59,8 @@ type Config struct {
 }
 
 func (c *Config) complete() error {
-	if c.Self == "" || c.Transport == nil || c.Over == nil {
-		return object.Errorf(object.KindInvalid, "access to partitions needs a node id, a transport, and what makes remote views")
+	if c.Self == "" || c.Transport == nil {
+		return object.Errorf(object.KindInvalid, "access to partitions needs a node id and a transport")
 	}
 	if c.ReadWait < 0 || c.ProposeWait < 0 || c.RepeatWait < 0 {
 		return object.Errorf(object.KindInvalid, "a wait for a partition is negative")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/skshohagmiah/bucketdb/replication/group"
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
+	"github.com/skshohagmiah/bucketdb/storage/meta"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
@@ -186,7 +187,10 @@ func TestHalfState(t *testing.T) {
 	img, err := c.all[0].machine.Image()
 	must(t, err)
 	defer img.Data.Close()
-	fresh := NewMachine(namespace.Options{Partition: part, Store: c.scratch.Partition(77), MaxKeys: 1000, MaxBytes: 1 << 20})
+	empty, err := meta.Open(meta.Options{InMemory: true})
+	must(t, err)
+	defer func() { must(t, empty.Close()) }()
+	fresh := NewMachine(namespace.Options{Partition: part, Store: empty.Partition(part), MaxKeys: 1000, MaxBytes: 1 << 20})
 	if err := fresh.Restore(t.Context(), bytes.NewReader([]byte{1, 2})); err == nil {
 		t.Error("half an image was restored")
 	}

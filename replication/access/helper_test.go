@@ -20,7 +20,6 @@ import (
 
 	"github.com/skshohagmiah/bucketdb/replication/group"
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
-	"github.com/skshohagmiah/bucketdb/replication/remote"
 	"github.com/skshohagmiah/bucketdb/replication/transport"
 	"github.com/skshohagmiah/bucketdb/replication/wal"
 	"github.com/skshohagmiah/bucketdb/storage/meta"
@@ -146,8 +145,6 @@ type cluster struct {
 	all     []*node // the last has no replica
 	proxies map[[2]string]*proxy
 	places  []Place
-	scratch *meta.DB // where views of other nodes' states are copied to
-	copies  atomic.Uint32
 	step    time.Duration // ReadWait
 	wait    time.Duration // ProposeWait and RepeatWait
 }
@@ -201,9 +198,6 @@ func start(t testing.TB) *cluster {
 func startWith(t testing.TB, wait time.Duration) *cluster {
 	t.Helper()
 	c := &cluster{t: t, secret: transport.NewSecret(), proxies: map[[2]string]*proxy{}, step: time.Second, wait: wait}
-	var err error
-	c.scratch, err = meta.Open(meta.Options{InMemory: true})
-	must(t, err)
 	for _, id := range []string{"a", "b", "c", "d"} {
 		n := &node{c: c, id: id, dir: t.TempDir(), seen: map[[32]byte]map[uint64]bool{}}
 		c.all = append(c.all, n)
@@ -221,7 +215,6 @@ func startWith(t testing.TB, wait time.Duration) *cluster {
 		for _, n := range c.all {
 			n.stop()
 		}
-		must(t, c.scratch.Close())
 	})
 	c.lead(c.all[0])
 	c.must(c.all[0].do(within(t, 10*time.Second), &namespace.Command{Init: &namespace.Init{}}))
@@ -240,7 +233,7 @@ func (n *node) open() {
 	if n.id != "d" {
 		n.openReplica()
 	}
-	n.Partitions, err = New(Config{Self: n.id, Transport: n.wire, Over: n.c.over, Logger: testLog(), ReadWait: n.c.step, ProposeWait: n.c.wait, RepeatWait: n.c.wait,
+	n.Partitions, err = New(Config{Self: n.id, Transport: n.wire, Logger: testLog(), ReadWait: n.c.step, ProposeWait: n.c.wait, RepeatWait: n.c.wait,
 		Check: func(_ context.Context, _ object.PartitionID, entry []byte) error {
 			if f := n.check.Load(); f != nil {
 				return (*f)(entry)
@@ -296,25 +289,6 @@ func (n *node) stop() {
 		must(t, n.db.Close())
 	}
 	n.wire, n.group = nil, nil
-}
-
-// over is what a coordinator has namespace do: here it copies the state, since a
-// namespace.View of today reads nothing but a local store.
-func (c *cluster) over(_ object.PartitionID, s remote.Snapshot) (*namespace.View, error) {
-	defer s.Close()
-	to := c.scratch.Partition(object.PartitionID(c.copies.Add(1) % object.MaxPartitions))
-	if err := to.DropAll(context.Background()); err != nil {
-		return nil, err
-	}
-	tx := to.Begin()
-	defer tx.Discard()
-	if err := s.Ascend(nil, nil, func(k, v []byte) (bool, error) { return true, tx.Set(k, v) }); err != nil {
-		return nil, err
-	}
-	if err := tx.Commit(1); err != nil {
-		return nil, err
-	}
-	return namespace.New(namespace.Options{Partition: part, Store: to}).View(), nil
 }
 
 func (c *cluster) must(r *namespace.Result, err error) *namespace.Result {

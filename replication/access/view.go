@@ -26,7 +26,7 @@ func patience(round int) time.Duration { return lagWait << min(round, 8) }
 // elsewhere it reads through another node, in bounded steps, until ctx ends: then
 // its reads may fail, with KindUnavailable when the other node is lost (begin
 // anew). Close it. Errors: KindUnavailable when ctx ended before a replica could
-// answer, KindCanceled, KindStale (no such partition), and Over's.
+// answer, KindCanceled, KindStale (no such partition).
 func (p *Partitions) View(ctx context.Context, id object.PartitionID) (*namespace.View, error) {
 	pt, err := p.partition(id)
 	if err != nil {
@@ -43,7 +43,7 @@ func (p *Partitions) View(ctx context.Context, id object.PartitionID) (*namespac
 	if s == nil {
 		return v, nil
 	}
-	return p.cfg.Over(id, s)
+	return namespace.Over(id, s), nil
 }
 
 // Snapshot is View without what namespace makes of it: the records as they are

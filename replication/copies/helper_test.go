@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/skshohagmiah/bucketdb/integration/proxy"
 	"github.com/skshohagmiah/bucketdb/replication/placement"
 	"github.com/skshohagmiah/bucketdb/replication/transport"
 	"github.com/skshohagmiah/bucketdb/storage/chunk"
@@ -41,7 +42,7 @@ type node struct {
 	local *chunk.Store
 	store *Store
 	wire  *transport.Node
-	proxy *proxy
+	proxy *proxy.Proxy
 	bend  atomic.Bool // flips a bit of what it is sent, and of what it answers
 
 	mu      sync.Mutex // guards what follows
@@ -127,8 +128,8 @@ func (c *cluster) node(name string, secret transport.Secret, addrs *sync.Map) *n
 	n.boot()
 	addr, err := n.wire.Listen("127.0.0.1:0")
 	must(t, err)
-	n.proxy = newProxy(t, addr.String())
-	addrs.Store(name, n.proxy.addr())
+	n.proxy = proxy.New(t, addr.String())
+	addrs.Store(name, n.proxy.Addr())
 	t.Cleanup(func() {
 		must(t, n.wire.Close())
 		n.store.Close()

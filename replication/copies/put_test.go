@@ -46,7 +46,7 @@ func TestHungHolder(t *testing.T) {
 	c := startHung(t, 3, 3)
 	in, _ := c.holders(someID(), Copies(3))
 	hung := in[2]
-	hung.proxy.hang()
+	hung.proxy.Hang()
 	id, data := someID(), someData(600_000)
 	began := time.Now()
 	ch, released, err := putIn(t.Context(), in[0], id, Copies(3), data)
@@ -56,7 +56,7 @@ func TestHungHolder(t *testing.T) {
 	}
 	within(t, "the release", released)
 	eventually(t, "the holder that hangs is known", func() bool { return slices.Contains(c.missing(), hung.name) })
-	hung.proxy.resume()
+	hung.proxy.Resume()
 	c.run()
 	eventually(t, "its copy is mended", func() bool { return hung.has(ch, 0) })
 }
@@ -137,8 +137,8 @@ func TestHangingDisks(t *testing.T) {
 
 func TestNoQuorum(t *testing.T) {
 	c := startHung(t, 3, 3)
-	c.nodes[1].proxy.die()
-	c.nodes[2].proxy.hang()
+	c.nodes[1].proxy.Die()
+	c.nodes[2].proxy.Hang()
 	began := time.Now()
 	_, released, err := putIn(t.Context(), c.nodes[0], someID(), Copies(3), someData(5000))
 	wantKind(t, err, object.KindUnavailable)
@@ -159,7 +159,7 @@ func TestNoQuorum(t *testing.T) {
 // TestHolderDiesInTheMiddle of an upload: nothing of it stays.
 func TestHolderDiesInTheMiddle(t *testing.T) {
 	c := start(t, 3, 3)
-	c.nodes[2].proxy.cutAt.Store(300_000)
+	c.nodes[2].proxy.CutAt.Store(300_000)
 	id := someID()
 	ch, released, err := putIn(t.Context(), c.nodes[0], id, Copies(3), someData(900_000))
 	must(t, err)
@@ -168,7 +168,7 @@ func TestHolderDiesInTheMiddle(t *testing.T) {
 	if c.nodes[2].has(ch, 0) {
 		t.Error("a third of a chunk was stored")
 	}
-	c.nodes[1].proxy.cutAt.Store(300_000)
+	c.nodes[1].proxy.CutAt.Store(300_000)
 	_, _, err = putIn(t.Context(), c.nodes[0], someID(), Copies(3), someData(900_000))
 	wantKind(t, err, object.KindUnavailable)
 }
@@ -245,8 +245,8 @@ func TestNewMap(t *testing.T) {
 		eventually(t, n.name+" has it", func() bool { return n.has(ch, 0) })
 	}
 	// In the joint epoch both sets need their quorum.
-	in[1].proxy.die()
-	out[0].proxy.die()
+	in[1].proxy.Die()
+	out[0].proxy.Die()
 	_, _, err = putIn(t.Context(), in[0], id, Copies(3), data)
 	wantKind(t, err, object.KindUnavailable)
 	// The move is over, the old holders dropped it; who does not know yet follows.

@@ -76,7 +76,7 @@ func TestHedge(t *testing.T) {
 	ch := c.put(in[0], id, Copies(3), data)
 	wantRead(t, out[0], ch, data, 5000, 1000) // connections are there
 
-	in[0].proxy.hang()
+	in[0].proxy.Hang()
 	for range 10 {
 		began := time.Now()
 		wantRead(t, out[0], ch, data, 0, len(data))
@@ -90,7 +90,7 @@ func TestHedge(t *testing.T) {
 	if out[0].store.Stats().Hedged == 0 {
 		t.Error("no read was hedged")
 	}
-	in[0].proxy.resume()
+	in[0].proxy.Resume()
 
 	for _, n := range []*node{in[1], in[2]} { // the second one is the reader itself
 		gate := make(chan struct{})
@@ -121,8 +121,8 @@ func TestAllHang(t *testing.T) {
 	id, data := someID(), someData(300_000)
 	in, out := c.holders(id, Copies(2))
 	ch := c.put(in[0], id, Copies(2), data)
-	in[0].proxy.hang()
-	in[1].proxy.hang()
+	in[0].proxy.Hang()
+	in[1].proxy.Hang()
 	began := time.Now()
 	_, err := out[0].store.ReadAt(t.Context(), ch, 0, make([]byte, 1000))
 	wantKind(t, err, object.KindUnavailable)
@@ -142,12 +142,12 @@ func TestReadGoesOnElsewhere(t *testing.T) {
 	id, data := someID(), someData(1<<20)
 	in, out := c.holders(id, Copies(3))
 	ch := c.put(in[0], id, Copies(3), data)
-	in[0].proxy.back.Store(true)
-	in[0].proxy.cutAt.Store(400_000)
+	in[0].proxy.Back.Store(true)
+	in[0].proxy.CutAt.Store(400_000)
 	in[1].bend.Store(true)
 	wantRead(t, out[0], ch, data, 0, len(data))
 	wantRead(t, out[0], ch, data, 100_000, 900_000)
-	in[2].proxy.die()
+	in[2].proxy.Die()
 	if n, err := out[0].store.ReadAt(t.Context(), ch, 0, make([]byte, 1<<20)); !object.IsKind(err, object.KindUnavailable) {
 		t.Errorf("no holder is good for so much: %d bytes, %v", n, err)
 	}
@@ -243,9 +243,9 @@ func TestManyReaders(t *testing.T) {
 		})
 	}
 	for range 3 {
-		c.nodes[3].proxy.hang()
+		c.nodes[3].proxy.Hang()
 		time.Sleep(20 * time.Millisecond) // a schedule of faults, not a wait
-		c.nodes[3].proxy.resume()
+		c.nodes[3].proxy.Resume()
 	}
 	all.Wait()
 }
@@ -263,7 +263,7 @@ func TestConnectionsAreKept(t *testing.T) {
 	_, err := out[0].store.ReadAt(t.Context(), Chunk{ID: someID(), Scheme: Copies(1)}, 0, data)
 	wantKind(t, err, object.KindNotFound)
 	c.put(out[0], id, Copies(1), data)
-	if n := in[0].proxy.dials.Load(); n > 3 {
+	if n := in[0].proxy.Dials.Load(); n > 3 {
 		t.Errorf("%d connections for one request at a time", n)
 	}
 }

@@ -60,8 +60,8 @@ func TestCodedBesideHungHolders(t *testing.T) {
 	id := someID()
 	in, _ := c.holders(id, rs)
 	ch := c.put(in[5], id, rs, data)
-	in[0].proxy.hang()
-	in[1].proxy.die()
+	in[0].proxy.Hang()
+	in[1].proxy.Die()
 	began := time.Now()
 	wantRead(t, in[5], ch, data, 0, len(data))
 	if d := time.Since(began); d > hungStall {
@@ -74,7 +74,7 @@ func TestCodedBesideHungHolders(t *testing.T) {
 	must(t, err)
 	within(t, "the release", released)
 	wantRead(t, in[4], ch2, data, 0, len(data))
-	in[2].proxy.die()
+	in[2].proxy.Die()
 	_, _, err = putIn(t.Context(), in[5], someID(), rs, data) // three are not k+1
 	wantKind(t, err, object.KindUnavailable)
 	wantRead(t, in[5], ch, data, 0, len(data)) // but they are k
@@ -141,8 +141,8 @@ func TestRepair(t *testing.T) {
 	must(t, in[0].store.Repair(t.Context(), ch))
 	// Nobody else.
 	must(t, in[0].local.Delete(t.Context(), id))
-	in[1].proxy.die()
-	in[2].proxy.die()
+	in[1].proxy.Die()
+	in[2].proxy.Die()
 	wantKind(t, in[0].store.Repair(t.Context(), ch), object.KindUnavailable)
 }
 
@@ -208,7 +208,7 @@ func TestDelete(t *testing.T) {
 	id := someID()
 	in, _ := c.holders(id, Copies(3))
 	ch := c.put(in[0], id, Copies(3), someData(5000))
-	in[1].proxy.hang()
+	in[1].proxy.Hang()
 	must(t, in[0].store.DeleteAll(t.Context(), Copies(3), []object.ChunkID{id}))
 	if in[0].has(ch, 0) || !in[1].has(ch, 0) || in[2].has(ch, 0) {
 		t.Error("deleted at the wrong holders")

@@ -397,6 +397,38 @@ func TestFailingLogStopsTheGroup(t *testing.T) {
 	n.close(t)
 }
 
+// TestUnreadableEntryStopsTheGroup: raft would panic with the error.
+func TestUnreadableEntryStopsTheGroup(t *testing.T) {
+	disk, dir := vfs.NewFaulty(vfs.OS()), t.TempDir()
+	n := openNode(t, dir, 1, small)
+	waitReady(t, n)
+	_, err := n.groups[0].Propose(t.Context(), []byte("k"))
+	must(t, err)
+	last, err := n.log.Group(0).LastIndex()
+	must(t, err)
+	n.close(t)
+	n = openStoresOn(t, disk, dir, small) // what was written before is in no cache
+	n.groups, n.machines = make([]*Group, 1), make([]*counter, 1)
+	n.open(t, 0, Config{Bootstrap: true})
+	waitReady(t, n)
+	g := n.groups[0]
+	disk.Fail(vfs.ReadOp("wal.segment.open"), syscall.EIO)
+	returned := make(chan error, 1)
+	go func() { returned <- (&logs{Group: g.cfg.Log, g: g}).GetLog(last, new(raft.Log)) }()
+	poll(t, "the group to stop", func() bool { return g.failure.Load() != nil })
+	if err := g.Read(t.Context()); !object.IsKind(err, object.KindUnavailable) {
+		t.Errorf("Read of a stopped group: %v", err)
+	}
+	must(t, g.Close())
+	select {
+	case err := <-returned:
+		t.Errorf("raft got %v", err)
+	default:
+	}
+	disk.Clear()
+	n.close(t)
+}
+
 func TestLeadershipIsTold(t *testing.T) {
 	n := openStores(t, t.TempDir(), small)
 	n.groups, n.machines = make([]*Group, 1), make([]*counter, 1)

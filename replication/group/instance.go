@@ -1,10 +1,13 @@
 package group
 
 import (
+	"errors"
 	"math"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
 // Raft's timing, as measured in RAFT.md.
@@ -61,13 +64,19 @@ func (g *Group) start(snap snapshotRecord) error {
 	return nil
 }
 
-// newRaft is raft.NewRaft, which reads the log from the record on.
+// newRaft is raft.NewRaft, which reads the log from the record on. An error of the
+// log stops the group; one that says that the log is damaged keeps its kind.
 func (g *Group) newRaft(i *instance) (*raft.Raft, error) {
 	var r *raft.Raft
 	var err error
 	made := make(chan struct{})
 	go func() { // logs and stable never return when the disk fails
 		defer close(made)
+		defer func() {
+			if p := recover(); p != nil {
+				r, err = nil, object.Errorf(object.KindCorrupt, "raft cannot start from its log (%v); %s", p, readd)
+			}
+		}()
 		r, err = raft.NewRaft(raftConfig(g.cfg), i.fsm, &logs{Group: g.cfg.Log, g: g}, stable{g.cfg.Log, g}, snapshots{g}, i.link)
 	}()
 	select {
@@ -80,6 +89,11 @@ func (g *Group) newRaft(i *instance) (*raft.Raft, error) {
 			r.Shutdown()
 		}
 	}()
+	if e := g.failure.Load(); e != nil {
+		if cause := errors.Unwrap(e.Err); object.IsKind(cause, object.KindCorrupt) {
+			return nil, cause
+		}
+	}
 	return nil, g.err()
 }
 

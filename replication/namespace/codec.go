@@ -10,11 +10,11 @@ import (
 // without breaking what is stored. Names are any bytes, so text is not checked
 // for UTF-8; a Cascade nests once for each directory of a key.
 var codec = func() (c struct {
-	enc cbor.EncMode
+	enc cbor.UserBufferEncMode
 	dec cbor.DecMode
 }) {
 	var err error
-	if c.enc, err = (cbor.EncOptions{Sort: cbor.SortBytewiseLexical}).EncMode(); err != nil {
+	if c.enc, err = (cbor.EncOptions{Sort: cbor.SortBytewiseLexical}).UserBufferEncMode(); err != nil {
 		panic(err) // the options above are constant
 	}
 	if c.dec, err = (cbor.DecOptions{UTF8: cbor.UTF8DecodeInvalid, MaxNestedLevels: 2 * object.MaxKey}).DecMode(); err != nil {

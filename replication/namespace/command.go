@@ -1,6 +1,8 @@
 package namespace
 
 import (
+	"bytes"
+
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
@@ -163,8 +165,10 @@ type Put struct {
 	// Mount: a directory of that name counts as the name being taken, and the
 	// parent becomes explicit.
 	Mount bool `cbor:"7,keyasint,omitempty"`
-	// Inherit mode, owner and group of the file that is replaced, where it is local.
+	// Inherit mode, owner and group of the file that is replaced, where it is
+	// local. Where it is not, with Ask, the answer is Elsewhere, and nothing is done.
 	Inherit bool `cbor:"8,keyasint,omitempty"`
+	Ask     bool `cbor:"10,keyasint,omitempty"`
 	// Tx: this is the deciding step of a transaction (a conditional write whose
 	// inode lives elsewhere, or a content with chunks of another owner).
 	Inode object.InodeID `cbor:"9,keyasint,omitempty"` // what the name must lead to (Tx only)
@@ -488,11 +492,27 @@ func (r *Result) transient() bool {
 
 // Encode is the command's bytes in the log.
 func (c *Command) Encode() ([]byte, error) {
-	b, err := codec.enc.Marshal(c)
-	if err != nil {
+	b := bytes.NewBuffer(make([]byte, 0, c.sizeHint()))
+	b.WriteByte(commandVersion)
+	if err := codec.enc.MarshalToBuffer(c, b); err != nil {
 		return nil, err
 	}
-	return append([]byte{commandVersion}, b...), nil
+	return b.Bytes(), nil
+}
+
+// sizeHint is about as long as Encode's bytes get: the log keeps them, so they
+// are made in place.
+func (c *Command) sizeHint() int {
+	const head, each = 384, 128 // measured: a Put without content, an extent
+	switch {
+	case c.Put != nil:
+		return head + len(c.Put.Name) + len(c.Put.Body.Inline) + each*len(c.Put.Body.Extents)
+	case c.Splice != nil:
+		return head + len(c.Splice.Data) + each*len(c.Splice.Extents)
+	case c.Stage != nil:
+		return head + each*len(c.Stage.Body.Extents)
+	}
+	return head
 }
 
 const commandVersion = 1

@@ -134,7 +134,12 @@ func (s *state) judge(c *Cond, e *dentryRec) *Result {
 	case star(c.Match) && len(c.NoneMatch) == 0 && c.NotAfter == 0 && c.Version == 0:
 		return nil
 	}
-	return &Result{Failed: true, Kind: object.KindConflict, Message: "the object's inode lives elsewhere", Elsewhere: e.Inode}
+	return elsewhere(e.Inode)
+}
+
+// elsewhere asks for a transaction that holds an inode of another partition.
+func elsewhere(id object.InodeID) *Result {
+	return &Result{Failed: true, Kind: object.KindConflict, Message: "the object's inode lives elsewhere", Elsewhere: id}
 }
 
 // unlinked takes a link off what a dentry that is gone named: at once where

@@ -38,13 +38,15 @@ type Options struct {
 }
 
 // Machine applies commands to a partition's range of the store. Apply is
-// called from one goroutine; View from any.
+// called from one goroutine; View from any. Nobody else writes to that range: a
+// snapshot is put there by Restore, or before the Machine is made.
 type Machine struct {
 	o Options
 	// txLow is a sequence below which no transaction of this partition is on
 	// record: where the search for the oldest one begins, past the store's
 	// tombstones. It only rises, and decides nothing.
 	txLow atomic.Uint64
+	names names
 }
 
 // New makes a machine.
@@ -92,7 +94,10 @@ func (m *Machine) batch(entries []group.Entry, results []any) (int, error) {
 		}
 	}
 	last := entries[n-1].Index
-	if err := txn.Commit(last); err != nil {
+	m.names.begin(&s.touched)
+	err := txn.Commit(last)
+	m.names.end()
+	if err != nil {
 		return 0, err
 	}
 	m.txLow.Store(s.txLow)
@@ -135,6 +140,7 @@ type state struct {
 	txLow   uint64
 	events  []Event
 	garbage bool
+	touched touched
 }
 
 func (s *state) apply(e group.Entry) *Result {
@@ -269,13 +275,13 @@ func (s *state) store(key []byte, v any) {
 }
 
 func (s *state) storeRaw(key, value []byte) {
-	if s.err == nil {
+	if s.touched.note(key); s.err == nil {
 		s.fail(s.txn.Set(key, value))
 	}
 }
 
 func (s *state) drop(key []byte) {
-	if s.err == nil {
+	if s.touched.note(key); s.err == nil {
 		s.fail(s.txn.Delete(key))
 	}
 }

@@ -16,6 +16,9 @@ func (s *state) put(c *Put, ref *TxID) *Result {
 	if bad := s.checkBody(&c.Body); bad != nil {
 		return bad
 	}
+	if c.Inherit && c.Ask && old != nil && old.Type == object.TypeRegular && old.Inode.Partition() != s.part {
+		return elsewhere(old.Inode)
+	}
 
 	node := c.Node
 	node.ID, node.Version, node.Change, node.Nlink = s.newID(), s.index, s.index, 1

@@ -28,6 +28,8 @@ type inodeRec struct {
 	Dead *TxRef `cbor:"2,keyasint,omitempty"`
 	// Hold: a conditional write of Tx has judged this version.
 	Hold *TxRef `cbor:"3,keyasint,omitempty"`
+	// Still, with Hold: mode and owner stay as they are, too; a successor inherits them.
+	Still bool `cbor:"4,keyasint,omitempty"`
 }
 
 type chunkRec struct {
@@ -126,6 +128,8 @@ type Moving struct {
 type Hold struct {
 	Inode object.InodeID `cbor:"1,keyasint"`
 	Cond  Cond           `cbor:"2,keyasint"`
+	// Still freezes mode and owner as well.
+	Still bool `cbor:"3,keyasint,omitempty"`
 }
 
 // Refs takes one reference on each chunk. Undone: they are dropped.

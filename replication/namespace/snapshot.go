@@ -29,9 +29,18 @@ var _ group.Imager = (*Machine)(nil)
 // Image opens the partition's state as it is now, for another replica.
 func (m *Machine) Image() (*group.Image, error) { return ExportPartition(m.o.Store) }
 
-// Restore replaces the partition's state by an image: see ImportPartition.
+// Restore replaces the partition's state by an image: see ImportPartition. What
+// the Machine remembered of the state before is gone; after an error it remembers
+// nothing until Restore succeeds.
 func (m *Machine) Restore(ctx context.Context, r io.Reader) error {
-	return ImportPartition(ctx, m.o.Store, r, m.o.MaxKeys/2, m.o.MaxBytes/2)
+	m.names.forget()
+	// Another replica may have on record what was settled here: search from the start.
+	m.txLow.Store(0)
+	if err := ImportPartition(ctx, m.o.Store, r, m.o.MaxKeys/2, m.o.MaxBytes/2); err != nil {
+		return err
+	}
+	m.names.end()
+	return nil
 }
 
 // ExportPartition opens the state of a partition at one moment. The records are

@@ -151,7 +151,7 @@ func (s *state) hold(h *Hold, ref *TxRef) *Result {
 	if bad := checkCond(&h.Cond, &r.I); bad != nil {
 		return bad
 	}
-	r.Hold = ref
+	r.Hold, r.Still = ref, h.Still
 	s.storeInode(r)
 	return &Result{Inode: &r.I}
 }
@@ -407,7 +407,7 @@ func (s *state) finishHold(h *Hold, c *Finish) {
 	if r == nil || r.Hold == nil || r.Hold.ID != c.Tx {
 		return
 	}
-	r.Hold = nil
+	r.Hold, r.Still = nil, false
 	s.storeInode(r)
 	if c.Committed {
 		s.lower(h.Inode)

@@ -10,19 +10,35 @@ import (
 // View reads one consistent state of a partition. Whether that state is recent
 // enough is the caller's business. Safe for one goroutine; Close it.
 type View struct {
-	snap *meta.Snapshot
+	snap Snapshot
 	part object.PartitionID
 	// txLow was true of a state before the view: it still is.
 	txLow uint64
+	names *names
+	round uint64 // of names, from before the view
+}
+
+// Snapshot is what a view reads: one consistent state of a partition, here or at
+// another node. The view closes it.
+type Snapshot interface {
+	meta.Reader
+	Close() error
+}
+
+// Over makes a view that reads through a snapshot. Nothing of it is remembered.
+func Over(id object.PartitionID, s Snapshot) *View {
+	return &View{snap: s, part: id, names: new(names), round: 1} // odd: none is kept
 }
 
 // View opens a view.
 func (m *Machine) View() *View {
-	return &View{txLow: m.txLow.Load(), snap: m.o.Store.View(), part: m.o.Partition}
+	v := &View{txLow: m.txLow.Load(), part: m.o.Partition, names: &m.names, round: m.names.now()}
+	v.snap = m.o.Store.View()
+	return v
 }
 
 // Close ends the view.
-func (v *View) Close() { v.snap.Close() }
+func (v *View) Close() { _ = v.snap.Close() } // here it cannot fail; elsewhere it ends by itself
 
 func (v *View) load(key []byte, into any) (bool, error) {
 	b, ok, err := v.snap.Get(key)
@@ -74,8 +90,11 @@ func (v *View) LookupOne(dir object.InodeID, name string, isDir bool) (*Entry, e
 		stored += "/"
 	}
 	e, err := v.entry(dir, name, stored)
-	if err == nil && e == nil {
+	switch {
+	case err == nil && e == nil:
 		err = v.dirThere(dir)
+	case err == nil && isDir && e.Tx == nil:
+		v.names.keep(v.round, spot{dir, name}, e.Inode)
 	}
 	return e, err
 }
@@ -396,10 +415,15 @@ func (v *View) IdleSessions(since int64, behind object.UploadID, limit int) (lis
 // Epoch is the rename epoch that the partition knows, at least 1.
 func (v *View) Epoch() (uint64, error) {
 	b, ok, err := v.snap.Get([]byte{keyEpoch})
-	if err != nil || !ok || len(b) != 8 {
+	if err != nil {
 		return 1, err
 	}
-	return binary.BigEndian.Uint64(b), nil
+	epoch := uint64(1)
+	if ok && len(b) == 8 {
+		epoch = binary.BigEndian.Uint64(b)
+	}
+	v.names.keepEpoch(v.round, epoch)
+	return epoch, nil
 }
 
 // Rename is the control group's rename record.

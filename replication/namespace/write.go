@@ -253,6 +253,9 @@ func (s *state) setAttr(c *SetAttr) *Result {
 		// Whoever resolved a path to it resolves again.
 		return &Result{Failed: true, Kind: object.KindStale, Message: "the file is gone", Again: c.Explicit || c.Unmark}
 	}
+	if r.Still && (c.Mode != nil || c.UID != nil || c.GID != nil) {
+		return meet(r.Hold)
+	}
 	if !c.Cond.Empty() {
 		if r.Hold != nil {
 			return meet(r.Hold)

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/skshohagmiah/bucketdb/integration/proxy"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
@@ -164,11 +165,11 @@ func TestCutAnywhere(t *testing.T) {
 		for _, back := range []bool{false, true} {
 			unknown, refused := 0, 0
 			for at := int64(0); ; at += step {
-				p := newProxy(t, addr)
-				p.cutAt.Store(at)
-				p.back.Store(back)
+				p := proxy.New(t, addr)
+				p.CutAt.Store(at)
+				p.Back.Store(back)
 				pb := &book{}
-				pb.set("b", p.addr())
+				pb.set("b", p.Addr())
 				opt.Node, opt.Cluster, opt.Resolve = "a", "c1", pb.resolve
 				a, err := Open(opt)
 				must(t, err)
@@ -177,7 +178,7 @@ func TestCutAnywhere(t *testing.T) {
 				out, err := a.Call(ctx, "b", 8, []byte("request"))
 				cancel()
 				must(t, a.Close())
-				_ = p.l.Close()
+				p.Die()
 				if err == nil {
 					if string(out) != "done" {
 						t.Fatalf("cut after %d: answer %q", at, out)
@@ -209,10 +210,10 @@ func TestHungPeer(t *testing.T) {
 	a := open(t, bk, Options{Node: "a", Secrets: []Secret{s}})
 	open(t, bk, Options{Node: "b", Secrets: []Secret{s}})
 	addr, _ := bk.resolve("b")
-	p := newProxy(t, addr)
-	bk.set("b", p.addr())
+	p := proxy.New(t, addr)
+	bk.set("b", p.Addr())
 	must(t, echo(t, a, "b", "x"))
-	p.stall.Store(true)
+	p.Hang()
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -230,7 +231,7 @@ func TestHungPeer(t *testing.T) {
 	if t.Logf("noticed after %v", d); d > 12*time.Second {
 		t.Fatal("that is too late")
 	}
-	p.stall.Store(false)
+	p.Resume()
 	eventually(t, "it works again", func() bool { return echo(t, a, "b", "y") == nil })
 }
 

@@ -159,7 +159,8 @@ func TestConfirmSharesRounds(t *testing.T) {
 func TestHeartbeatsShareFrames(t *testing.T) {
 	t.Parallel()
 	a, b, _ := pair(t)
-	var wg sync.WaitGroup
+	var wg, others sync.WaitGroup
+	others.Add(1) // until all are under way
 	for id := range object.PartitionID(64) {
 		ga, err := a.Group(id)
 		must(t, err)
@@ -169,8 +170,8 @@ func TestHeartbeatsShareFrames(t *testing.T) {
 			for {
 				select {
 				case rpc := <-gb.Consumer():
-					if id == 63 { // one group is stuck for a while: the others are answered
-						time.Sleep(50 * time.Millisecond)
+					if id == 63 { // one group is stuck until the others are answered
+						others.Wait()
 					}
 					rpc.Respond(&raft.AppendEntriesResponse{Term: 1, Success: true}, nil)
 				case <-gb.ctx.Done():
@@ -178,9 +179,15 @@ func TestHeartbeatsShareFrames(t *testing.T) {
 				}
 			}
 		}()
-		wg.Go(func() { beatOnce(t, ga, "b", 1) })
+		if id == 63 {
+			wg.Go(func() { beatOnce(t, ga, "b", 1) })
+		} else {
+			others.Go(func() { beatOnce(t, ga, "b", 1) })
+		}
 	}
+	others.Done()
 	wg.Wait()
+	others.Wait()
 	p, _ := a.peer("b")
 	l := p.urgent.ready()
 	l.mu.Lock()

@@ -4,10 +4,8 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -101,87 +99,6 @@ func echo(t testing.TB, n *Node, to, text string) error {
 		t.Fatalf("echo of %q: %q", text, out)
 	}
 	return err
-}
-
-// proxy stands between a dialler and target and misbehaves on demand.
-type proxy struct {
-	t      testing.TB
-	target string
-	l      net.Listener
-	cutAt  atomic.Int64 // after so many bytes towards the target a connection is cut; <0: never
-	back   atomic.Bool  // cutAt counts the other direction instead
-	stall  atomic.Bool  // nothing is passed on, nothing is closed
-	dials  atomic.Int64
-
-	mu    sync.Mutex
-	conns []net.Conn
-}
-
-func newProxy(t testing.TB, target string) *proxy {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	p := &proxy{t: t, target: target, l: l}
-	p.cutAt.Store(-1)
-	go p.run()
-	t.Cleanup(func() { _ = l.Close(); p.cut() })
-	return p
-}
-
-func (p *proxy) addr() string { return p.l.Addr().String() }
-
-// cut breaks all connections.
-func (p *proxy) cut() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, c := range p.conns {
-		_ = c.Close()
-	}
-	p.conns = nil
-}
-
-func (p *proxy) run() {
-	for {
-		in, err := p.l.Accept()
-		if err != nil {
-			return
-		}
-		p.dials.Add(1)
-		out, err := net.Dial("tcp", p.target)
-		if err != nil {
-			_ = in.Close()
-			continue
-		}
-		p.mu.Lock()
-		p.conns = append(p.conns, in, out)
-		p.mu.Unlock()
-		end := func() { _ = in.Close(); _ = out.Close() }
-		go p.pass(out, in, false, end)
-		go p.pass(in, out, true, end)
-	}
-}
-
-func (p *proxy) pass(dst, src net.Conn, back bool, end func()) {
-	defer end()
-	passed := int64(0)
-	buf := make([]byte, 32<<10)
-	for {
-		k, err := src.Read(buf)
-		for p.stall.Load() {
-			time.Sleep(5 * time.Millisecond)
-			if _, err := dst.Write(nil); err != nil {
-				return
-			}
-		}
-		if limit := p.cutAt.Load(); limit >= 0 && back == p.back.Load() && passed+int64(k) > limit {
-			_, _ = dst.Write(buf[:max(limit-passed, 0)])
-			return
-		}
-		passed += int64(k)
-		if _, werr := dst.Write(buf[:k]); werr != nil || err != nil {
-			return
-		}
-	}
 }
 
 var _ io.Closer = (*Node)(nil)

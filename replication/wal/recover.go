@@ -50,7 +50,7 @@ func (l *Log) prepareDir() error {
 		name := e.Name()
 		if id, ok := parseSegmentName(name); ok {
 			l.order = append(l.order, id)
-		} else if strings.HasSuffix(name, segmentSuffix+tempSuffix) {
+		} else if strings.HasSuffix(name, Suffix+tempSuffix) {
 			if err := fsys.Remove(opRemoveTemp, filepath.Join(dir, name)); err != nil {
 				return err
 			}

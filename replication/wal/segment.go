@@ -39,8 +39,10 @@ const (
 )
 
 const (
-	segmentSuffix = ".wal"
-	tempSuffix    = ".tmp"
+	Suffix     = ".wal"      // of a segment's name
+	HeaderSize = segmentHead // bytes that a segment begins with; see CheckFormat
+
+	tempSuffix = ".tmp"
 
 	segmentMagic   = "BKTDBWAL"
 	formatVersion  = 1
@@ -127,15 +129,33 @@ func (s *segment) header() []byte {
 	return b
 }
 
-func (s *segment) parseHeader(b []byte) error {
+// formatOf is the version of a segment with this header; false: it is damaged.
+func formatOf(head []byte) (uint32, bool) {
 	le := binary.LittleEndian
-	if len(b) < segmentHead || string(b[:8]) != segmentMagic || le.Uint32(b[segmentHead-4:]) != checksum(b[:segmentHead-4]) {
+	if len(head) < segmentHead || string(head[:8]) != segmentMagic || le.Uint32(head[segmentHead-4:]) != checksum(head[:segmentHead-4]) {
+		return 0, false
+	}
+	return le.Uint32(head[8:]), true
+}
+
+// CheckFormat refuses the segment at path, of which head is the header, when its
+// format is another (KindVersion). A damaged header is for Open to judge.
+func CheckFormat(path string, head []byte) error {
+	if v, ok := formatOf(head); ok && v != formatVersion {
+		return object.Errorf(object.KindVersion,
+			"log segment %s has format version %d, this program knows %d: start the program version that wrote it", path, v, formatVersion)
+	}
+	return nil
+}
+
+func (s *segment) parseHeader(b []byte) error {
+	if _, ok := formatOf(b); !ok {
 		return s.corrupt(0, "its header fails the checksum")
 	}
-	if v := le.Uint32(b[8:]); v != formatVersion {
-		return object.Errorf(object.KindVersion,
-			"log segment %s has format version %d, this program knows %d: start the program version that wrote it", s.path, v, formatVersion)
+	if err := CheckFormat(s.path, b); err != nil {
+		return err
 	}
+	le := binary.LittleEndian
 	s.id, s.salt, s.size, s.oldest = le.Uint64(b[16:]), le.Uint64(b[24:]), int64(le.Uint64(b[32:])), le.Uint64(b[40:])
 	if s.id == 0 || s.id >= 1<<32 || s.size < segmentHead || s.size > maxSegmentSize {
 		return s.corrupt(0, "its header names impossible sizes")
@@ -150,7 +170,7 @@ func (s *segment) corrupt(off int64, what string) error {
 			"check the disk, keep the file for diagnosis, remove the node from the cluster and add it anew", s.path, off, what)
 }
 
-func segmentName(id uint64) string { return fmt.Sprintf("%016x%s", id, segmentSuffix) }
+func segmentName(id uint64) string { return fmt.Sprintf("%016x%s", id, Suffix) }
 
 func parseSegmentName(name string) (id uint64, ok bool) {
 	if _, err := fmt.Sscanf(name, "%016x", &id); err != nil {
@@ -210,7 +230,7 @@ func openSegment(fsys vfs.FS, dir, name string) (*segment, error) {
 	if err == nil || errors.Is(err, io.EOF) {
 		err = s.parseHeader(b[:n])
 	}
-	if want := strings.TrimSuffix(name, segmentSuffix); err == nil && fmt.Sprintf("%016x", s.id) != want {
+	if want := strings.TrimSuffix(name, Suffix); err == nil && fmt.Sprintf("%016x", s.id) != want {
 		err = s.corrupt(16, fmt.Sprintf("it says it is segment %016x", s.id))
 	}
 	if err != nil {

@@ -2,30 +2,34 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
+
+	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
-// payload is a request's body: how long it is and how to read it again.
+// payload is a request's body: how long it is and how to read it again. The
+// attempts of a call use it one after the other.
 type payload struct {
 	size   int64 // -1: unknown
 	reader io.Reader
+	memory bool         // reader is one that never blocks
 	rewind func() error // nil: it can be read once only
-	last   *guard
+	last   *guard       // of the last attempt; nil: it sent no body
 }
 
 // newPayload finds out what it can about a body. declared > 0 is its length;
-// otherwise it is asked of the readers that know.
-func newPayload(r io.Reader, declared int64) *payload {
-	p := &payload{size: -1, reader: r}
+// otherwise it is asked of the readers that know. KindInvalid: they say otherwise.
+func newPayload(r io.Reader, declared int64) (*payload, error) {
+	p := &payload{size: -1, reader: r, memory: inMemory(r)}
 	if r == nil {
 		p.size, p.rewind = 0, func() error { return nil }
-		return p
+		return p, nil
 	}
 	if s, ok := r.(io.Seeker); ok && seekable(r) {
 		start, err := s.Seek(0, io.SeekCurrent)
@@ -36,10 +40,22 @@ func newPayload(r io.Reader, declared int64) *payload {
 	} else if l, ok := r.(interface{ Len() int }); ok {
 		p.size = int64(l.Len()) // a bytes.Buffer
 	}
+	if declared > 0 && p.size >= 0 && p.size != declared {
+		return nil, object.Errorf(object.KindInvalid, "the body has %d bytes, and its size was given as %d", p.size, declared)
+	}
 	if declared > 0 {
 		p.size = declared
 	}
-	return p
+	return p, nil
+}
+
+// inMemory tells the readers whose Read never blocks.
+func inMemory(r io.Reader) bool {
+	switch r.(type) {
+	case *bytes.Reader, *strings.Reader, *bytes.Buffer:
+		return true
+	}
+	return false
 }
 
 // newBytes is a body that can be sent again.
@@ -73,7 +89,7 @@ func (p *payload) open() io.ReadCloser {
 	if p.reader == nil || p.size == 0 {
 		return nil
 	}
-	p.last = &guard{r: p.reader}
+	p.last = &guard{r: p.reader, size: p.size}
 	return p.last
 }
 
@@ -85,57 +101,89 @@ func (p *payload) failure() error {
 	return p.last.failure()
 }
 
-// again prepares another attempt and reports whether one is possible.
-func (p *payload) again() bool {
-	if p.last == nil {
+// again ends the last attempt, prepares another one and reports whether that is
+// possible. Where a Read is under way it waits for its end, until ctx ends.
+func (p *payload) again(ctx context.Context) bool {
+	if p.last == nil || !p.last.seal() {
 		return true
 	}
-	touched := p.last.seal()
-	if !touched {
-		return true
-	}
-	return p.rewind != nil && p.rewind() == nil
+	return p.rewind != nil && p.last.settle(ctx.Done()) && p.rewind() == nil
 }
 
-// end seals the last attempt, so that nothing reads the body any more. It waits
-// for a Read under way where that is of memory or a file; one of a pipe may block
-// for good, and only the reads after it are stopped.
+// abandonAfter is how long a Read that is under way may go on before it is taken
+// for blocked. Reads of memory and files end sooner, so that the caller can use
+// again what they read from when its call returns.
+const abandonAfter = 50 * time.Millisecond
+
+// end seals the last attempt: no Read of the body begins any more. One under way
+// is waited for, but one that blocks (a pipe nobody writes to) is left to the
+// connection's goroutine, with the buffer it reads into.
 func (p *payload) end() {
 	if p.last == nil {
 		return
 	}
-	if p.rewind != nil {
-		p.last.seal()
+	p.last.seal()
+	if p.memory {
+		p.last.settle(nil)
 		return
 	}
-	p.last.sealed.Store(true)
+	p.last.settleWithin(abandonAfter)
 }
 
-// guard lets an attempt read the body until it is sealed: net/http may go on
-// reading a body after it has returned an error.
+// guard lets one attempt read the body until it is sealed: net/http may go on
+// reading a body after it has returned an error. Reads run one at a time, in the
+// goroutine that net/http writes the request with, into its buffer.
 type guard struct {
-	mu      sync.Mutex
-	r       io.Reader
-	touched bool
-	err     error // of r, but not io.EOF
+	r    io.Reader
+	size int64 // what it must give; -1: unknown
 
-	sealed atomic.Bool // not under mu: a Read may hold that for as long as r blocks
+	mu      sync.Mutex // guards what follows; it is not held while r reads
+	touched bool       // a Read has begun
+	reading bool       // one is under way
+	sealed  bool
+	total   int64         // bytes it gave
+	err     error         // of r, but not io.EOF; or its size is wrong
+	settled chan struct{} // where somebody waits: closed when the Read under way ends
 }
 
 var errSealed = errors.New("this attempt is over")
 
 func (g *guard) Read(b []byte) (int, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.sealed.Load() {
+	if !g.begin() {
 		return 0, errSealed
 	}
-	g.touched = true
 	n, err := g.r.Read(b)
-	if err != nil && err != io.EOF {
-		g.err = err
-	}
+	g.finish(n, err)
 	return n, err
+}
+
+func (g *guard) begin() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.sealed || g.reading {
+		return false
+	}
+	g.touched, g.reading = true, true
+	return true
+}
+
+func (g *guard) finish(n int, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.reading = false
+	g.total += int64(n)
+	switch {
+	case err != nil && err != io.EOF:
+		g.err = err
+	case g.size >= 0 && g.total > g.size:
+		g.err = object.Errorf(object.KindInvalid, "the body has more than the %d bytes that its size was given as", g.size)
+	case err == io.EOF && g.total < g.size:
+		g.err = object.Errorf(object.KindIncomplete, "the body ended after %d bytes of %d", g.total, g.size)
+	}
+	if g.settled != nil {
+		close(g.settled)
+		g.settled = nil
+	}
 }
 
 // failure is what the caller's reader failed with.
@@ -148,45 +196,46 @@ func (g *guard) failure() error {
 // Close leaves the caller's reader open: it is the caller's.
 func (g *guard) Close() error { return nil }
 
-// seal ends the attempt and reports whether anything was read.
+// seal ends the attempt and reports whether the body was read from.
 func (g *guard) seal() bool {
-	g.sealed.Store(true)
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.sealed = true
 	return g.touched
 }
 
-// answer is the body of an answer: a stall longer than idle cancels the
-// request, so that a server that hangs in mid-body ends in an error.
-type answer struct {
-	body   io.ReadCloser
-	cancel func()
-	idle   time.Duration
-	timer  *time.Timer
+// busy reports whether a Read is under way.
+func (g *guard) busy() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.reading
 }
 
-func newAnswer(body io.ReadCloser, idle time.Duration, cancel func()) *answer {
-	a := &answer{body: body, cancel: cancel, idle: idle}
-	if idle > 0 {
-		a.timer = time.AfterFunc(idle, cancel)
-		a.timer.Stop() // it runs only inside Read
+// settle waits until no Read is under way, or stop is closed (false).
+func (g *guard) settle(stop <-chan struct{}) bool {
+	g.mu.Lock()
+	if !g.reading {
+		g.mu.Unlock()
+		return true
 	}
-	return a
+	if g.settled == nil {
+		g.settled = make(chan struct{})
+	}
+	settled := g.settled
+	g.mu.Unlock()
+	select {
+	case <-settled:
+		return true
+	case <-stop:
+		return false
+	}
 }
 
-func (a *answer) Read(b []byte) (int, error) {
-	if a.timer != nil {
-		a.timer.Reset(a.idle)
-		defer a.timer.Stop()
+func (g *guard) settleWithin(d time.Duration) bool {
+	if !g.busy() {
+		return true
 	}
-	return a.body.Read(b)
-}
-
-func (a *answer) Close() error {
-	if a.timer != nil {
-		a.timer.Stop()
-	}
-	err := a.body.Close()
-	a.cancel()
-	return err
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	return g.settle(ctx.Done())
 }

@@ -18,25 +18,30 @@ type CheckResult struct {
 	Open    int `json:"open"`
 	Garbage int `json:"garbage"`
 
-	Findings  []Finding `json:"findings"`
+	Findings  []Finding `json:"findings"`            // one a kind, the gravest first
 	Truncated bool      `json:"truncated,omitempty"` // there are more problems than the findings list
 }
 
 // Finding is a kind of invariant that does not hold, with all the places where
 // it was found broken.
 type Finding struct {
-	Kind     string   `json:"kind"`     // one of the Finding constants
-	Meaning  string   `json:"meaning"`  // what it does to the data
-	Advice   string   `json:"advice"`   // what to do
-	Problems []string `json:"problems"` // where, in words
+	Kind      FindingKind `json:"kind"`
+	Meaning   string      `json:"meaning"`             // what it does to the data
+	Advice    string      `json:"advice"`              // what to do
+	Problems  []string    `json:"problems"`            // where, in words that may change
+	Truncated bool        `json:"truncated,omitempty"` // there are more of this kind
 }
 
-// The kinds of findings.
+// FindingKind is what is wrong, for programs: its values do not change. A newer
+// server may know more of them.
+type FindingKind = string
+
+// The kinds of findings, the gravest first.
 const (
-	FindingMissing    = "missing-data" // a chunk is on record, its file is not on disk
-	FindingStray      = "stray-data"   // a chunk's file is on disk and no record names it
-	FindingReferences = "references"   // a chunk's count of references is wrong
-	FindingNames      = "names"        // names, inodes and link counts do not fit together
+	FindingMissing    FindingKind = "missing-data" // a chunk is on record, its file is not on disk
+	FindingReferences FindingKind = "references"   // a chunk's count of references is wrong
+	FindingNames      FindingKind = "names"        // names, inodes and link counts do not fit together
+	FindingStray      FindingKind = "stray-data"   // a chunk's file is on disk and no record names it
 )
 
 // Problems is the number of problems in all findings.

@@ -93,7 +93,7 @@ func newTransport(o ClientOptions) *http.Transport {
 	dialer := &net.Dialer{Timeout: o.ConnectTimeout, KeepAlive: 15 * time.Second}
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           dialer.DialContext,
+		DialContext:           watchDial(dialer.DialContext),
 		TLSHandshakeTimeout:   o.ConnectTimeout,
 		MaxIdleConns:          512,
 		MaxIdleConnsPerHost:   128,

@@ -118,8 +118,7 @@ func (c *Client) Health(ctx context.Context, endpoint int) error {
 		_, err := io.Copy(io.Discard, io.LimitReader(resp.Body, maxProblem))
 		return brokeOff(err)
 	}
-	_, err := c.attempt(ctx, k, endpoint, newPayload(nil, 0))
-	if err != nil {
+	if _, err := c.attempt(ctx, k, endpoint, &payload{}); err != nil {
 		return k.fail(err)
 	}
 	return nil

@@ -125,7 +125,9 @@ func (c *Client) DeleteBucket(ctx context.Context, name string) error {
 }
 
 // Put stores the body as the whole object. The body is not closed. It is sent
-// again after a failure only where it is an io.Seeker or was not read yet.
+// again after a failure only where it is an io.Seeker or was not read yet. A body
+// whose Read blocks does not hold up the end of ctx: that Read is then left to
+// itself, and is the last one.
 func (c *Client) Put(ctx context.Context, bucket, key string, body io.Reader, o PutOptions) (obj Object, err error) {
 	k := objectCall("put", "PUT", bucket, key, nil)
 	k.body, k.size = body, o.Size

@@ -23,7 +23,10 @@ const (
 // do performs a call: it returns the answer of the first attempt that succeeded
 // (304 is an error too). Where the call does not consume it, the caller closes its body.
 func (c *Client) do(ctx context.Context, k *call) (*http.Response, error) {
-	p := newPayload(k.body, k.size)
+	p, err := newPayload(k.body, k.size)
+	if err != nil {
+		return nil, k.fail(err)
+	}
 	defer p.end() // from here on the body is the caller's again
 	var seq uint64
 	if k.mutation {
@@ -49,11 +52,12 @@ func (c *Client) do(ctx context.Context, k *call) (*http.Response, error) {
 			c.current.CompareAndSwap(node, node+1)
 		}
 		if ctx.Err() != nil {
-			return nil, k.fail(&object.Error{Kind: object.KindOf(ctx.Err()), Err: err})
+			return nil, k.fail(ended(ctx, err))
 		}
 		delay := backoff(attempt, len(c.nodes))
-		if !retryable(err) || attempt >= c.opts.Retries || time.Since(start)+delay > c.opts.RetryFor || !p.again() {
-			return nil, k.fail(err)
+		left := c.opts.RetryFor - time.Since(start) - delay
+		if !retryable(err) || attempt >= c.opts.Retries || left < 0 || !again(ctx, p, left) {
+			return nil, k.fail(ended(ctx, err))
 		}
 		c.opts.Logger.Debug("trying again", "op", k.op, "endpoint", c.nodes[int(node)%len(c.nodes)].Host, "attempt", attempt+1, "delay", delay, "error", err)
 		node++
@@ -61,6 +65,21 @@ func (c *Client) do(ctx context.Context, k *call) (*http.Response, error) {
 			return nil, k.fail(err)
 		}
 	}
+}
+
+// again prepares a further attempt, within the time that is left for one.
+func again(ctx context.Context, p *payload, left time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, left)
+	defer cancel()
+	return p.again(ctx)
+}
+
+// ended is err, under the kind of ctx's error where that has ended.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	return &object.Error{Kind: object.KindOf(ctx.Err()), Err: err}
 }
 
 // attempt asks one node once.
@@ -71,7 +90,7 @@ func (c *Client) attempt(ctx context.Context, k *call, node int, p *payload) (*h
 		cancel()
 		return nil, err
 	}
-	resp, err := c.opts.HTTPClient.Do(req)
+	resp, err := c.roundTrip(req, p)
 	if err != nil {
 		cancel()
 		if own := p.failure(); own != nil {

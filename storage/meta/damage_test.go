@@ -1,15 +1,11 @@
 package meta
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/dgraph-io/badger/v4"
 
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
@@ -72,7 +68,7 @@ func TestBadBlocksAreErrors(t *testing.T) {
 				}
 			}
 		}
-		if err := db.Verify(); !object.IsKind(err, object.KindCorrupt) {
+		if err := db.Verify(t.Context()); !object.IsKind(err, object.KindCorrupt) {
 			t.Fatalf("Verify: %v", err)
 		}
 		t.Logf("step %d: %d gets answered, %d refused", step, good, bad)
@@ -101,7 +97,7 @@ func TestBadIndexIsFound(t *testing.T) {
 	defer db.Close()
 	must(t, fill(db, 5_000))
 	waitFlushed(t, db)
-	must(t, db.Verify())
+	must(t, db.Verify(t.Context()))
 	tables, err := filepath.Glob(filepath.Join(dir, dataName, "*.sst"))
 	must(t, err)
 	f, err := os.OpenFile(tables[0], os.O_RDWR, 0)
@@ -112,7 +108,7 @@ func TestBadIndexIsFound(t *testing.T) {
 	// Within the bloom filter: nothing else looks at these bytes.
 	_, err = f.WriteAt([]byte{0x5a, 0xa5}, info.Size()-200)
 	must(t, err)
-	if err := db.Verify(); !object.IsKind(err, object.KindCorrupt) {
+	if err := db.Verify(t.Context()); !object.IsKind(err, object.KindCorrupt) {
 		t.Fatalf("Verify: %v", err)
 	}
 }
@@ -153,7 +149,7 @@ func TestVerifyBesideCompactions(t *testing.T) {
 	defer db.Close()
 	done := make(chan error, 1)
 	go func() {
-		for n := range 12 {
+		for n := 0; balanced(db) == 0; n++ {
 			if err := overwrite(db, n); err != nil {
 				done <- err
 				return
@@ -162,123 +158,12 @@ func TestVerifyBesideCompactions(t *testing.T) {
 		done <- nil
 	}()
 	for {
-		must(t, db.verifyIndexes())
+		must(t, db.Verify(t.Context()))
 		select {
 		case err := <-done:
 			must(t, err)
 			return
 		default:
 		}
-	}
-}
-
-// TestFailedCompactionIsBooked: one that fails after its outcome was installed, at
-// the removal of a file, has lost nothing; one that fails before has read nothing.
-func TestFailedCompactionIsBooked(t *testing.T) {
-	tables := []badger.TableInfo{{ID: 1, KeyCount: 10}, {ID: 2, KeyCount: 5}}
-	var c compactions
-	c.attach(func() []badger.TableInfo { return tables })
-	c.line(lineKeys, []any{0, uint64(9), uint64(1), time.Second})
-	c.line(lineFailed, []any{0, "no", "matter"})
-	c.line(lineKeys, []any{0, uint64(9), uint64(1), time.Second})
-	tables = []badger.TableInfo{{ID: 2, KeyCount: 5}, {ID: 3, KeyCount: 9}}
-	if lost := c.line(lineFailed, []any{0, "no", "matter"}); lost != 0 || c.balanced != 1 {
-		t.Errorf("a failure after the install: %d keys lost, %d balances", lost, c.balanced)
-	}
-	c.line(lineKeys, []any{1, uint64(4), uint64(0), time.Second})
-	tables = []badger.TableInfo{{ID: 3, KeyCount: 9}, {ID: 4, KeyCount: 4}}
-	if lost := c.line(lineDone, []any{1, 0}); lost != 1 {
-		t.Errorf("a key was lost, the books say %d", lost)
-	}
-}
-
-// TestCompactionsAreBooked: every key that compactions read is accounted for, so
-// the lines of Badger's log that this stands on are still there.
-func TestCompactionsAreBooked(t *testing.T) {
-	db := open(t, small(t.TempDir()))
-	defer db.Close()
-	deadline := time.Now().Add(2 * time.Minute)
-	for n := 0; balanced(db) < 3; n++ {
-		if time.Now().After(deadline) {
-			t.Fatalf("no compaction was booked after %d rounds", n)
-		}
-		must(t, overwrite(db, n))
-	}
-	must(t, db.lines.damage())
-}
-
-func balanced(db *DB) int {
-	db.lines.books.mu.Lock()
-	defer db.lines.books.mu.Unlock()
-	return db.lines.books.balanced
-}
-
-// overwrite commits some 3 MB to keys that come again every seventh round.
-func overwrite(db *DB, round int) error {
-	p := db.Partition(1)
-	value := strings.Repeat("y", 700)
-	for i := range 4096 {
-		tx := p.Begin()
-		if err := tx.Set(fmt.Appendf(nil, "k%d-%08d", round%7, i), []byte(value)); err != nil {
-			return err
-		}
-		if err := tx.Commit(p.Applied() + 1); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// TestLossInCompactionStops: a compaction that meets a bad block makes the loss
-// permanent. The database says so, at once and whenever it is opened again.
-func TestLossInCompactionStops(t *testing.T) {
-	dir := t.TempDir()
-	db := open(t, small(dir))
-	must(t, overwrite(db, 0))
-	must(t, overwrite(db, 1))
-	waitFlushed(t, db)
-	bendOneBlock(t, dir)
-	deadline := time.Now().Add(2 * time.Minute)
-	var err error
-	for n := 2; err == nil; n++ {
-		if time.Now().After(deadline) {
-			t.Fatal("no compaction noticed")
-		}
-		err = overwrite(db, n)
-	}
-	if !object.IsKind(err, object.KindCorrupt) || !strings.Contains(err.Error(), "lost") {
-		t.Fatalf("a commit after the loss: %v", err)
-	}
-	v := db.Partition(1).View()
-	if _, _, err := v.Get([]byte("k0-00000001")); !object.IsKind(err, object.KindCorrupt) {
-		t.Errorf("a read after the loss: %v", err)
-	}
-	must(t, v.Close())
-	must(t, db.Close())
-	again, err := Open(small(dir))
-	if !object.IsKind(err, object.KindCorrupt) {
-		t.Errorf("opening it again: %v", err)
-	}
-	if err == nil {
-		must(t, again.Close())
-	}
-}
-
-// bendOneBlock breaks the middle of one block of each table.
-func bendOneBlock(t *testing.T, dir string) {
-	t.Helper()
-	tables, err := filepath.Glob(filepath.Join(dir, dataName, "*.sst"))
-	must(t, err)
-	if len(tables) == 0 {
-		t.Fatal("no tables")
-	}
-	for _, name := range tables {
-		f, err := os.OpenFile(name, os.O_RDWR, 0)
-		must(t, err)
-		var b [1]byte
-		_, err = f.ReadAt(b[:], 60)
-		must(t, err)
-		_, err = f.WriteAt([]byte{b[0] ^ 1}, 60)
-		must(t, errors.Join(err, f.Close()))
 	}
 }

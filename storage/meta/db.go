@@ -5,6 +5,7 @@
 package meta
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -105,11 +106,11 @@ func Open(opts Options) (*DB, error) {
 }
 
 func openBadger(opts Options, dir *directory, log *slog.Logger) (*DB, error) {
-	lines := &badgerLog{log: log}
+	lines := newBadgerLog(log)
 	if dir != nil {
 		lines.mark = func(text string) error { return dir.writeFile(OpDamage, damageName, text) }
 	}
-	b, err := badger.Open(badgerOptions(opts, dir, lines))
+	b, err := startBadger(badgerOptions(opts, dir, lines), lines)
 	if err != nil {
 		return nil, object.Errorf(object.KindOf(err), "opening the metadata database in %s: %w", opts.Dir, err)
 	}
@@ -118,18 +119,43 @@ func openBadger(opts Options, dir *directory, log *slog.Logger) (*DB, error) {
 	// bytes of its own.
 	db.maxKeys = int(b.MaxBatchCount()) - 8
 	db.maxBytes = int(b.MaxBatchSize()) - 4<<10
-	lines.books.attach(b.Tables)
+	ledger := &tables{db: b}
+	if dir != nil {
+		ledger.dir = dir.data()
+	}
+	lines.books.attach(ledger)
 	err = lines.damage()
 	if err == nil && db.tableBytes() <= verifyAtOpen {
-		err = db.Verify()
+		err = db.Verify(context.Background())
 	}
 	if err == nil {
 		err = db.loadApplied()
 	}
 	if err != nil {
-		return nil, errors.Join(err, b.Close())
+		return nil, errors.Join(err, db.closeBadger())
 	}
 	return db, nil
+}
+
+// startBadger is badger.Open, but when that fails while a compaction runs, which
+// nobody can check then: it is held for ever, and Badger's own end waits for it. The
+// old tables are whole, so that the next process may find nothing amiss.
+func startBadger(o badger.Options, lines *badgerLog) (*badger.DB, error) {
+	type opened struct {
+		db  *badger.DB
+		err error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		db, err := badger.Open(o)
+		done <- opened{db, err}
+	}()
+	select {
+	case got := <-done:
+		return got.db, got.err
+	case err := <-lines.unopened:
+		return nil, object.Errorf(object.KindUnavailable, "%w (a compaction that ran meanwhile was not installed; end the process before you try again)", err)
+	}
 }
 
 func badgerOptions(opts Options, dir *directory, lines badger.Logger) badger.Options {
@@ -198,23 +224,6 @@ func (db *DB) MaxTxn() (keys, bytes int) { return db.maxKeys, db.maxBytes }
 // Clean reports whether the database was closed properly before this Open.
 func (db *DB) Clean() bool { return db.dir == nil || db.dir.clean }
 
-// Verify reads every block and every index of the tables against its checksum;
-// KindCorrupt when one fails. It reads the whole database: what is read on the way
-// of a request is checked there, so this is for a scrubber, which finds what nobody
-// reads, and indexes that rot under an open database.
-func (db *DB) Verify() (err error) {
-	// Badger v4.9.6 dereferences a nil block on its way to report a bad one.
-	defer func() {
-		if r := recover(); r != nil {
-			err = corrupt(fmt.Errorf("%v", r))
-		}
-	}()
-	if err := db.badger.VerifyChecksum(); err != nil {
-		return corrupt(err)
-	}
-	return db.verifyIndexes()
-}
-
 func corrupt(cause error) error {
 	return object.Errorf(object.KindCorrupt,
 		"metadata database: a table cannot be read (%w); restore this node's metadata from a replica or a backup", cause)
@@ -247,13 +256,26 @@ func (db *DB) tableBytes() (sum int64) {
 func (db *DB) Close() error {
 	db.closing.Do(func() {
 		db.closed.Store(true)
-		if db.closeErr = db.badger.Close(); db.closeErr != nil {
+		if db.closeErr = db.closeBadger(); db.closeErr != nil {
 			db.closeErr = errors.Join(db.closeErr, db.dir.unlock())
 			return
 		}
 		db.closeErr = db.dir.leaveClean()
 	})
 	return db.closeErr
+}
+
+// closeBadger leaves Badger as it is when a compaction has to be held: it would be
+// waited for.
+func (db *DB) closeBadger() error {
+	closed := make(chan error, 1)
+	go func() { closed <- db.badger.Close() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-db.lines.stuck:
+		return db.lines.held()
+	}
 }
 
 var _ io.Closer = (*DB)(nil)

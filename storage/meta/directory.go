@@ -30,8 +30,8 @@ const (
 )
 
 const (
-	lockName   = "LOCK"
-	formatName = "FORMAT"
+	LockName   = "LOCK"
+	FormatName = "FORMAT"
 	cleanName  = "CLEAN"
 	damageName = "DAMAGED"
 	dataName   = "badger"
@@ -56,7 +56,7 @@ func openDirectory(fsys vfs.FS, path string, log *slog.Logger) (*directory, erro
 	if err := fsys.MkdirAll(OpMkdir, d.data(), 0o700); err != nil {
 		return nil, fmt.Errorf("making the metadata directory: %w", err)
 	}
-	lock, err := fsys.Lock(OpLock, d.name(lockName))
+	lock, err := fsys.Lock(OpLock, d.name(LockName))
 	if errors.Is(err, vfs.ErrLocked) {
 		return nil, object.Errorf(object.KindBusy,
 			"another bucketdb process uses this directory (%s): stop it, or give this one a directory of its own", path)
@@ -93,16 +93,16 @@ func (d *directory) prepare(log *slog.Logger) error {
 
 // checkFormat reads the FORMAT file, or writes it for a new database.
 func (d *directory) checkFormat() error {
-	data, err := d.readFile(OpFormat, formatName)
+	data, err := d.readFile(OpFormat, FormatName)
 	if errors.Is(err, fs.ErrNotExist) {
-		return d.writeFile(OpFormat, formatName, fmt.Sprintf("%d\n", FormatVersion))
+		return d.writeFile(OpFormat, FormatName, fmt.Sprintf("%d\n", FormatVersion))
 	}
 	if err != nil {
 		return fmt.Errorf("reading the format of the metadata directory: %w", err)
 	}
 	version, err := parseFormat(data)
 	if err != nil {
-		return object.Errorf(object.KindCorrupt, "%s: %w", d.name(formatName), err)
+		return object.Errorf(object.KindCorrupt, "%s: %w", d.name(FormatName), err)
 	}
 	if version > FormatVersion {
 		return object.Errorf(object.KindVersion,

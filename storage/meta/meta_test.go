@@ -262,16 +262,16 @@ func TestSecondProcessAndNewerFormatAreRefused(t *testing.T) {
 		t.Errorf("a second Open: %v", err)
 	}
 	must(t, db.Close())
-	must(t, os.WriteFile(filepath.Join(dir, formatName), []byte("2\n"), 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, FormatName), []byte("2\n"), 0o600))
 	_, err := Open(small(dir))
 	if !object.IsKind(err, object.KindVersion) || !strings.Contains(err.Error(), "upgrade") {
 		t.Errorf("a newer format: %v", err)
 	}
-	must(t, os.WriteFile(filepath.Join(dir, formatName), []byte("one"), 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, FormatName), []byte("one"), 0o600))
 	if _, err := Open(small(dir)); !object.IsKind(err, object.KindCorrupt) {
 		t.Errorf("a broken format file: %v", err)
 	}
-	must(t, os.WriteFile(filepath.Join(dir, formatName), []byte("1\n"), 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, FormatName), []byte("1\n"), 0o600))
 	open(t, small(dir))
 }
 

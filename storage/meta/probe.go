@@ -3,7 +3,10 @@ package meta
 import (
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
+	"slices"
+	"sync"
 	"unsafe"
 
 	"github.com/dgraph-io/badger/v4"
@@ -12,14 +15,18 @@ import (
 )
 
 // Badger's iterators keep the error of a block that they could not read to
-// themselves: they only end early. The places where they keep it are private;
-// probe knows the offsets, found by name and type when the program starts, so
-// that another version of Badger with another layout stops it at once.
+// themselves: they only end early. Nor does it tell which tables it compacts. The
+// places where it keeps them are private; probe knows the offsets, found by name
+// and type when the program starts, so that another version of Badger with another
+// layout stops it at once.
 type probe struct {
 	iterator    uintptr // badger.Iterator.iitr: y.Iterator
 	left, right uintptr // table.MergeIterator.left.iter, right.iter: y.Iterator
 	iters       uintptr // table.ConcatIterator.iters: []*table.Iterator
 	err         uintptr // table.Iterator.err: error
+
+	levels       uintptr // badger.DB.lc: *levelsController
+	status, lock uintptr // levelsController.cstatus.tables: map[uint64]struct{}, and its sync.RWMutex
 }
 
 var badgerProbe = newProbe()
@@ -32,7 +39,12 @@ func newProbe() probe {
 		node     = fieldOf(merge, "left", nil).Type
 	)
 	iter := fieldOf(node, "iter", iterator).Offset
+	levels := fieldOf(reflect.TypeFor[badger.DB](), "lc", nil)
+	status := fieldOf(levels.Type.Elem(), "cstatus", nil)
 	return probe{
+		levels:   levels.Offset,
+		status:   status.Offset + fieldOf(status.Type, "tables", reflect.TypeFor[map[uint64]struct{}]()).Offset,
+		lock:     status.Offset + fieldOf(status.Type, "RWMutex", reflect.TypeFor[sync.RWMutex]()).Offset,
 		iterator: fieldOf(reflect.TypeFor[badger.Iterator](), "iitr", iterator).Offset,
 		left:     fieldOf(merge, "left", node).Offset + iter,
 		right:    fieldOf(merge, "right", node).Offset + iter,
@@ -83,4 +95,14 @@ func (p probe) ofTable(it *table.Iterator) error {
 		return err
 	}
 	return nil
+}
+
+// compacting is the tables that compactions have taken. Badger takes them before it
+// reads, and lets them go after the outcome was installed.
+func (p probe) compacting(db *badger.DB) []uint64 {
+	levels := *(*unsafe.Pointer)(unsafe.Add(unsafe.Pointer(db), p.levels))
+	lock := (*sync.RWMutex)(unsafe.Add(levels, p.lock))
+	lock.RLock()
+	defer lock.RUnlock()
+	return slices.Collect(maps.Keys(*(*map[uint64]struct{})(unsafe.Add(levels, p.status))))
 }

@@ -15,7 +15,10 @@ type visit = func(key, value []byte) (bool, error)
 
 // ranger reads full keys of the database at one version. Badger allows any
 // number of iterators at once in a read-only transaction.
-type ranger struct{ txn *badger.Txn }
+type ranger struct {
+	txn   *badger.Txn
+	lines *badgerLog
+}
 
 // newest reads at the version that everything committed so far has at most. Of a
 // closed database it is empty; its users ask closed first.
@@ -23,7 +26,7 @@ func (db *DB) newest() ranger {
 	if db.closed.Load() {
 		return ranger{}
 	}
-	return ranger{txn: db.badger.NewTransaction(false)}
+	return ranger{txn: db.badger.NewTransaction(false), lines: db.lines}
 }
 
 func (r ranger) version() uint64 {
@@ -42,7 +45,7 @@ func (r ranger) discard() {
 // get reads with an iterator: Badger's Get answers with an older version, or that
 // there is none, when it cannot read a block. It also is no faster.
 func (r ranger) get(key []byte) (value []byte, found bool, err error) {
-	w := walker{it: r.txn.NewKeyIterator(key, badger.IteratorOptions{})}
+	w := walker{it: r.txn.NewKeyIterator(key, badger.IteratorOptions{}), lines: r.lines}
 	defer w.close(&err)
 	w.seek(key)
 	if !w.it.Valid() || w.it.Item().IsDeletedOrExpired() {
@@ -56,6 +59,7 @@ func (r ranger) get(key []byte) (value []byte, found bool, err error) {
 // walker is an iterator that has to be closed with what went wrong.
 type walker struct {
 	it      *badger.Iterator
+	lines   *badgerLog
 	reverse bool
 	last    []byte // the key before this one
 	broken  error
@@ -103,12 +107,17 @@ func (w *walker) close(err *error) {
 	}()
 	if w.broken != nil {
 		*err = corrupt(w.broken)
+		return
+	}
+	// A compaction that loses keys says so before its outcome can be read.
+	if damage := w.lines.damage(); damage != nil {
+		*err = damage
 	}
 }
 
 // open makes an iterator that stands at the first key of [lo, hi) in its direction.
 func (r ranger) open(lo, hi []byte, reverse bool) *walker {
-	w := &walker{reverse: reverse, it: r.txn.NewIterator(badger.IteratorOptions{Reverse: reverse, Prefix: commonPrefix(lo, hi)})}
+	w := &walker{reverse: reverse, lines: r.lines, it: r.txn.NewIterator(badger.IteratorOptions{Reverse: reverse, Prefix: commonPrefix(lo, hi)})}
 	if !reverse {
 		w.seek(lo)
 		return w

@@ -238,7 +238,7 @@ func TestFaultsOfTheMarkerFiles(t *testing.T) {
 			put(t, db.Partition(1), 7, "k", "v")
 			must(t, db.Close())
 			if op == OpFormat || op == vfs.WriteOp(OpFormat) {
-				must(t, os.Remove(filepath.Join(dir, formatName)))
+				must(t, os.Remove(filepath.Join(dir, FormatName)))
 			}
 			disk := vfs.NewFaulty(vfs.OS())
 			disk.Set(op, vfs.Rule{Skip: skip, Times: 1, Err: syscall.EIO})

@@ -142,9 +142,22 @@ func (t *Txn) write(applied uint64, system func(*badger.Txn) error) error {
 	if err = errors.Join(err, system(w)); err != nil {
 		return storeError("commit", err)
 	}
-	if err := w.Commit(); err != nil {
+	if err := t.part.db.commit(w); err != nil {
 		return storeError("commit", err)
 	}
 	t.part.applied.Store(applied)
 	return nil
+}
+
+// commit waits for Badger, which waits for room, which waits for compactions: while
+// one is held without an end, whether w is kept is unknown until the next start.
+func (db *DB) commit(w *badger.Txn) error {
+	done := make(chan error, 1)
+	w.CommitWith(func(err error) { done <- err })
+	select {
+	case err := <-done:
+		return err
+	case <-db.lines.stuck:
+		return db.lines.held()
+	}
 }

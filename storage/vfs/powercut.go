@@ -330,3 +330,26 @@ func (i nodeInfo) Mode() fs.FileMode  { return i.mode }
 func (i nodeInfo) ModTime() time.Time { return i.mtime }
 func (i nodeInfo) IsDir() bool        { return i.mode.IsDir() }
 func (i nodeInfo) Sys() any           { return nil }
+
+// Discard cuts the power for good and drops what the disk holds: whoever still
+// knows the filesystem keeps no memory of it.
+func (p *PowerCut) Discard() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dead = true
+	for _, dir := range p.dirs {
+		for _, op := range dir.changes {
+			op.node.drop()
+		}
+		for _, n := range dir.entries {
+			n.drop()
+		}
+		for _, n := range dir.durableEntries {
+			n.drop()
+		}
+		clear(dir.entries)
+		clear(dir.durableEntries)
+		dir.changes = nil
+	}
+	p.dirs, p.calls, p.onOp = nil, nil, nil
+}

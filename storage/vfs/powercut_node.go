@@ -59,6 +59,13 @@ func (p *PowerCut) newNode(mode fs.FileMode) *node {
 	return n
 }
 
+// drop forgets a file's content.
+func (n *node) drop() {
+	if n != nil {
+		n.data, n.durable, n.pending = nil, nil, nil
+	}
+}
+
 func (n *node) isDir() bool { return n.mode.IsDir() }
 
 func (n *node) info(base string) fs.FileInfo {

@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"errors"
 	"io/fs"
 	"math/rand"
 	"os"
@@ -165,4 +166,26 @@ func TestCrashFreesLocksAndBootsAgain(t *testing.T) {
 	}
 	_, err = NewPowerCut().ReadDir("ls", "/nowhere")
 	want(t, err, fs.ErrNotExist)
+}
+
+func TestDiscardedDiskHoldsNothing(t *testing.T) {
+	p := NewPowerCut()
+	f, err := p.OpenFile("test", "/f", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte("hello"), 0); err != nil {
+		t.Fatal(err)
+	}
+	n := p.root.entries["f"]
+	p.Discard()
+	if n.data != nil || n.pending != nil || len(p.root.entries) != 0 {
+		t.Errorf("%+v in %+v", n, p.root)
+	}
+	if _, err := f.ReadAt(make([]byte, 5), 0); !errors.Is(err, ErrPowerCut) {
+		t.Errorf("an open file: %v", err)
+	}
+	if _, err := p.Stat("test", "/f"); !errors.Is(err, ErrPowerCut) {
+		t.Errorf("its name: %v", err)
+	}
 }
