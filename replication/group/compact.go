@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -12,13 +13,19 @@ import (
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
-// How many entries stay in the log behind a snapshot: in a group of several for
-// followers that lag a little, in a group of one only the last entry, because
-// raft reads its index and term at start.
+// How many entries stay in the log behind a snapshot. In a group of one only the
+// last: raft reads its index and term at start. In a group of several some for
+// followers that lag a little; a leader keeps more for one that lags more, and
+// most while one is sent the state, which must find what came meanwhile.
 const (
-	trailingOfSeveral = 1024
-	trailingOfOne     = 1
+	trailingOfOne      = 1
+	trailingOfSeveral  = 1024
+	trailingForLagging = 16 << 10
+	trailingForImage   = 1 << 20
 )
+
+// trailing are these bounds of a group of several.
+type trailing struct{ several, lagging, image uint64 }
 
 // snapshotRecord says that the state up to index is on disk in the machine.
 // There is no copy: the record is what raft starts from.
@@ -86,10 +93,10 @@ func check(cfg Config) (snapshotRecord, error) {
 	switch {
 	case applied < snap.state:
 		return snap, object.Errorf(object.KindCorrupt,
-			"the metadata ends at entry %d, but its log starts behind entry %d: the metadata was lost or replaced; restore this node from a replica or a backup", applied, snap.state)
+			"the metadata ends at entry %d, but its log starts behind entry %d: the metadata was lost or replaced; "+readd, applied, snap.state)
 	case applied > max(last, snap.index):
 		return snap, object.Errorf(object.KindCorrupt,
-			"the metadata has entry %d, but the log ends at %d: the log was lost or replaced; restore this node from a replica or a backup", applied, max(last, snap.index))
+			"the metadata has entry %d, but the log ends at %d: the log was lost or replaced; "+readd, applied, max(last, snap.index))
 	case last == 0 && snap.index == 0 && cfg.Bootstrap:
 		return snap, bootstrap(cfg)
 	}
@@ -102,9 +109,14 @@ func bootstrap(cfg Config) error {
 	if err := cfg.Log.SetUint64([]byte(keyCurrentTerm), 1); err != nil {
 		return err
 	}
-	config := raft.Configuration{Servers: []raft.Server{{
-		Suffrage: raft.Voter, ID: raft.ServerID(cfg.Node), Address: raft.ServerAddress(cfg.Address),
-	}}}
+	list := cfg.Members
+	if len(list) == 0 {
+		list = []Member{{ID: cfg.Node, Address: cfg.Address}}
+	}
+	var config raft.Configuration
+	for _, m := range list {
+		config.Servers = append(config.Servers, raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(m.ID), Address: raft.ServerAddress(m.Address)})
+	}
 	return cfg.Log.StoreLog(&raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(config)})
 }
 
@@ -131,11 +143,17 @@ func (g *Group) compactSoon() {
 func (g *Group) Compact() error {
 	g.compactMu.Lock()
 	defer g.compactMu.Unlock()
+	i := g.now()
+	select {
+	case <-i.done: // the log may be about to be replaced
+		return g.refused()
+	default:
+	}
 	old, err := stored(g.cfg.Log)
 	if err != nil {
 		return err
 	}
-	next, err := g.next(old)
+	next, err := g.next(i, old)
 	if err != nil {
 		return err
 	}
@@ -144,20 +162,23 @@ func (g *Group) Compact() error {
 			return err
 		}
 	}
+	if err := g.settleRestore(); err != nil {
+		return err
+	}
 	return g.trim(next.index)
 }
 
 // next is the record of the highest index whose state is durable, old when there
 // is nothing newer.
-func (g *Group) next(old snapshotRecord) (snapshotRecord, error) {
-	came := g.fsm.came()
+func (g *Group) next(i *instance, old snapshotRecord) (snapshotRecord, error) {
+	came := i.fsm.came()
 	state := min(g.cfg.Machine.Durable(), came)
 	n := snapshotRecord{index: max(old.index, state)}
 	n.state = max(old.state, state)
 	var entry raft.Log
 	// Entries without an effect on the machine are as good as durable once they
 	// are committed; configurations beyond came are not known yet.
-	for n.index < g.raft.AppliedIndex() {
+	for n.index < i.AppliedIndex() {
 		err := g.cfg.Log.GetLog(n.index+1, &entry)
 		if errors.Is(err, raft.ErrLogNotFound) || err == nil && !idle(&entry, came) {
 			break
@@ -175,7 +196,7 @@ func (g *Group) next(old snapshotRecord) (snapshotRecord, error) {
 	}
 	n.term = entry.Term
 	var known bool
-	if n.conf, known = g.fsm.at(n.index); !known {
+	if n.conf, known = i.fsm.at(n.index); !known {
 		return old, nil
 	}
 	return n, nil
@@ -201,40 +222,63 @@ func (g *Group) trim(snapshot uint64) error {
 	if err != nil {
 		return err
 	}
-	keep := uint64(trailingOfSeveral)
-	if g.sole() {
-		keep = trailingOfOne
+	var others []raft.ServerID
+	for _, s := range g.servers() {
+		if s.ID != raft.ServerID(g.cfg.Node) {
+			others = append(others, s.ID)
+		}
 	}
-	if first == 0 || last < keep {
+	to := snapshot
+	switch {
+	case first == 0:
 		return nil
+	case len(others) == 0:
+		to = min(to, below(last, trailingOfOne))
+	default:
+		// The snapshot's own entry stays: the next leader may ask for its term.
+		to = min(below(to, 1), below(last, g.keep.several))
+		if r := g.now(); r.State() == raft.Leader {
+			to = min(to, below(g.peers.needs(time.Now(), others, r.CurrentTerm(), last, g.keep), 1))
+		}
 	}
-	if to := min(snapshot, last-keep); to >= first {
+	if to >= first {
 		return g.cfg.Log.DeleteRange(first, to)
 	}
 	return nil
 }
 
-// snapshots is the raft.SnapshotStore: it shows raft the record at start.
-type snapshots struct{ log *wal.Group }
+func below(i, n uint64) uint64 { return i - min(i, n) }
+
+// snapshots is the raft.SnapshotStore: it shows raft the record at start, and
+// opens the machine's state for a follower.
+type snapshots struct{ g *Group }
 
 // List is the one record, if there is one.
 func (s snapshots) List() ([]*raft.SnapshotMeta, error) {
-	snap, err := stored(s.log)
+	snap, err := stored(s.g.cfg.Log)
 	if err != nil || snap.index == 0 {
 		return nil, err
 	}
-	return []*raft.SnapshotMeta{{
-		Version: raft.SnapshotVersionMax, ID: fmt.Sprintf("%d-%d", snap.term, snap.index),
-		Index: snap.index, Term: snap.term, Configuration: snap.conf.config, ConfigurationIndex: snap.conf.index,
-	}}, nil
+	return []*raft.SnapshotMeta{snap.meta(0)}, nil
 }
 
-// Create would take a snapshot of raft's making.
+// Create is never asked for: see raftConfig and link.
 func (s snapshots) Create(raft.SnapshotVersion, uint64, uint64, raft.Configuration, uint64, raft.Transport) (raft.SnapshotSink, error) {
 	return nil, errOwnSnapshots
 }
 
-// Open would stream the state to another replica.
+// Open opens the state as it is now, newer than what List said.
 func (s snapshots) Open(string) (*raft.SnapshotMeta, io.ReadCloser, error) {
-	return nil, nil, errOwnSnapshots
+	o, err := s.g.openImage()
+	if err != nil {
+		return nil, nil, err
+	}
+	return o.snap.meta(o.size), o, nil
+}
+
+func (s snapshotRecord) meta(size int64) *raft.SnapshotMeta {
+	return &raft.SnapshotMeta{
+		Version: raft.SnapshotVersionMax, ID: fmt.Sprintf("%d-%d", s.term, s.index), Size: size,
+		Index: s.index, Term: s.term, Configuration: s.conf.config, ConfigurationIndex: s.conf.index,
+	}
 }

@@ -21,6 +21,9 @@ type failure struct{ err error }
 type fsm struct {
 	g *Group
 
+	applying sync.Mutex // held during Machine.Apply; guards retired
+	retired  bool       // the machine must not be touched any more
+
 	mu      sync.Mutex // guards what follows
 	seen    uint64     // highest index that came by; raft's no-ops and barriers never do
 	configs []inForce  // committed configurations up to seen, by index; those before the snapshot's are dropped
@@ -82,8 +85,13 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 // apply runs the machine, unless the group has failed: what follows an entry
 // that was not applied must not be applied either.
 func (f *fsm) apply(entries []Entry) ([]any, error) {
+	f.applying.Lock()
+	defer f.applying.Unlock()
 	if e := f.g.failure.Load(); e != nil {
 		return nil, e
+	}
+	if f.retired {
+		return nil, raft.ErrRaftShutdown
 	}
 	given, err := f.g.cfg.Machine.Apply(entries)
 	if err == nil && len(given) != len(entries) {
@@ -95,6 +103,14 @@ func (f *fsm) apply(entries []Entry) ([]any, error) {
 	return given, err
 }
 
+// retire waits for an Apply under way and lets no other begin: a raft that could
+// not be stopped as a whole may go on for a moment.
+func (f *fsm) retire() {
+	f.applying.Lock()
+	defer f.applying.Unlock()
+	f.retired = true
+}
+
 // passed notes how far raft has come, and has the log looked at now and then.
 func (f *fsm) passed(index uint64) {
 	f.mu.Lock()
@@ -104,6 +120,7 @@ func (f *fsm) passed(index uint64) {
 		f.checked = f.seen
 	}
 	f.mu.Unlock()
+	f.g.progress.move()
 	if due {
 		f.g.compactSoon()
 	}
@@ -116,11 +133,27 @@ func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 // will be recorded behind it.
 func (f *fsm) StoreConfiguration(index uint64, c raft.Configuration) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	if n := len(f.configs); n == 0 || f.configs[n-1].index < index {
 		f.configs = append(f.configs, inForce{index, c})
 	}
 	f.seen = max(f.seen, index)
+	f.mu.Unlock()
+	if tell := f.g.cfg.OnMembers; tell != nil {
+		tell(index, members(c.Servers))
+	}
+}
+
+// look is the configuration in force at index.
+func (f *fsm) look(index uint64) (c inForce, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, next := range f.configs {
+		if next.index > index {
+			break
+		}
+		c, ok = next, true
+	}
+	return c, ok
 }
 
 // at is the configuration in force at index, and forgets those before it. ok is
@@ -144,12 +177,12 @@ func (f *fsm) came() uint64 {
 	return f.seen
 }
 
-var errOwnSnapshots = errors.New("the group records its own snapshots; streaming one to a replica is not supported yet")
+var errOwnSnapshots = errors.New("the group records its own snapshots and installs those of leaders itself")
 
 // Snapshot is never asked for: see raftConfig and Compact.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) { return nil, errOwnSnapshots }
 
-// Restore would take a snapshot streamed by a leader.
+// Restore is never asked for: a leader's state does not come to raft, see link.
 func (f *fsm) Restore(source io.ReadCloser) error {
 	return errors.Join(errOwnSnapshots, source.Close())
 }

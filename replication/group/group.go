@@ -8,8 +8,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"math"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,16 +19,12 @@ import (
 
 	"github.com/skshohagmiah/bucketdb/replication/wal"
 	"github.com/skshohagmiah/bucketdb/storage/object"
+	"github.com/skshohagmiah/bucketdb/storage/vfs"
 )
 
-// Raft's timing, as measured in RAFT.md.
 const (
-	heartbeatTimeout = time.Second
-	commitTimeout    = 500 * time.Millisecond
-	maxAppendEntries = 64
-
-	// raftVersion is the version of raft's own protocol.
-	raftVersion = 3
+	// MaxEntry is the largest command, in bytes: what a transport can carry.
+	MaxEntry = 15 << 20
 
 	// DefaultMaxInflight is how many proposals of one group may be under way.
 	DefaultMaxInflight = 512
@@ -58,6 +55,33 @@ type StateMachine interface {
 	Durable() uint64
 }
 
+// Imager is a StateMachine whose state can be sent to another replica. A group
+// with a Transport needs one.
+type Imager interface {
+	StateMachine
+	// Image opens the state of one moment, while Apply goes on.
+	Image() (*Image, error)
+	// Restore replaces the state by what another replica's Image gave. Until all of
+	// it is stored Applied must say 0, also after a crash in the middle; then it is
+	// the image's. It need not be durable yet. Apply is not called meanwhile.
+	Restore(ctx context.Context, r io.Reader) error
+}
+
+// Image is a copy of a machine's state. Data has exactly Size bytes; who opened
+// it closes it.
+type Image struct {
+	Applied uint64
+	Size    int64
+	Data    io.ReadCloser
+}
+
+// Member is a replica of a group.
+type Member struct {
+	ID      string // never used again
+	Address string // where the transport finds it
+	Voter   bool
+}
+
 // Config says what a Group is made of.
 type Config struct {
 	ID      object.PartitionID
@@ -65,31 +89,60 @@ type Config struct {
 	Address string // where the others reach it; "" for a group of one: Node
 
 	Log     *wal.Group
-	Machine StateMachine
+	Machine StateMachine // an Imager, with a Transport
 
-	// Transport reaches the other replicas. Nil suits a group whose only voter
-	// is this node, and lets it elect itself at once.
-	Transport raft.Transport
-	// Bootstrap makes an empty log that of a new group with Node as its only voter.
+	// Transport reaches the other replicas. The Group closes it when it stops, if it
+	// has a Close (raft.WithClose), which must end the calls under way: raft waits
+	// for them. Nil suits a group whose only voter is this node.
+	Transport Peers
+	// Dir holds what the replica keeps beside its log: its id, and a state that it
+	// receives. Groups of one node may share it. Needed with a Transport.
+	Dir string
+	FS  vfs.FS // nil: vfs.OS()
+
+	// Bootstrap makes an empty log that of a new group with the voters Members
+	// (none: only this replica). Every one of them may do so, with the same list.
 	Bootstrap bool
+	Members   []Member
+	// Join opens an empty log of a replica that a leader will add. Bootstrap and
+	// Join mean nothing to a replica that has run before.
+	Join bool
 
 	Logger *slog.Logger
 	// OnLeader, if set, is called one at a time when this node has become ready
 	// to lead (everything before is applied), and when it no longer is.
 	OnLeader func(leader bool, term uint64)
+	// OnMembers, if set, is called in order for every committed list of members
+	// that comes by, some perhaps again after a start. It must not block. A replica
+	// that is not on the list must be closed and destroyed.
+	OnMembers func(index uint64, members []Member)
+	// OnRestore, if set, is called after the machine's state was replaced by a
+	// leader's: what was remembered of it is void. It must not block.
+	OnRestore func(applied uint64)
 	// MaxInflight bounds the proposals under way; 0: DefaultMaxInflight.
 	MaxInflight int
 }
 
 func (c *Config) complete() error {
+	_, images := c.Machine.(Imager)
 	switch {
 	case c.Node == "" || c.Log == nil || c.Machine == nil:
 		return object.Errorf(object.KindInvalid, "a raft group needs a node id, a log and a state machine")
 	case c.MaxInflight < 0:
 		return object.Errorf(object.KindInvalid, "a raft group cannot have %d proposals in flight", c.MaxInflight)
+	case strings.ContainsRune(c.Node, headerMark):
+		return object.Errorf(object.KindInvalid, "a replica id cannot contain a zero byte")
+	case c.Transport != nil && (c.Dir == "" || !images):
+		return object.Errorf(object.KindInvalid, "a raft group of several needs a directory, and a state machine that can be copied")
+	}
+	if c.Transport != nil {
+		c.Address = string(c.Transport.LocalAddr())
 	}
 	if c.Address == "" {
 		c.Address = c.Node
+	}
+	if c.FS == nil {
+		c.FS = vfs.OS()
 	}
 	if c.MaxInflight == 0 {
 		c.MaxInflight = DefaultMaxInflight
@@ -102,13 +155,17 @@ func (c *Config) complete() error {
 }
 
 // Group is one partition's Raft group on this node. Safe for concurrent use.
+//
+// Lock order: life, compactMu, then the others, which are leaves.
 type Group struct {
-	cfg  Config
-	log  *slog.Logger
-	raft *raft.Raft
-	fsm  *fsm
+	cfg      Config
+	log      *slog.Logger
+	reads    reads
+	peers    peers
+	progress progress
 
-	slots chan struct{} // one token for each proposal under way
+	life    sync.Mutex               // held while raft is stopped, replaced or started
+	current atomic.Pointer[instance] // raft; a stopped one while a state is restored
 
 	failure atomic.Pointer[object.Error] // why the group stopped by itself
 	ready   atomic.Uint64                // the term in which this node leads and has applied all before
@@ -116,106 +173,72 @@ type Group struct {
 	mu      sync.Mutex    // guards changed
 	changed chan struct{} // closed and replaced whenever leadership may have changed
 
-	compactMu  sync.Mutex // one compaction at a time
+	compactMu  sync.Mutex // one compaction at a time; guards keep
+	keep       trailing
 	compacting atomic.Bool
+	receiving  sync.Mutex // one state is received at a time
 
 	background sync.WaitGroup
+	ctx        context.Context // ends when the group stops: a restore is given up
+	cancel     context.CancelFunc
 	closing    chan struct{} // closed when Close begins
 	stopped    chan struct{} // closed when raft has stopped: no future resolves any more
-	stuck      chan struct{} // closed when raft's main loop has been parked for good: see park
-	stuckOnce  sync.Once
-	made       chan struct{} // closed once raft is there, or never will be
+	stuck      chan struct{} // closed when a goroutine of raft has been parked for good: see park
 	closeOnce  sync.Once
 	stopOnce   sync.Once
+	stuckOnce  sync.Once
 }
 
-// Open starts the group from its log and its machine's state. Errors:
-// KindCorrupt when log and state do not belong together (one of them was lost
-// or replaced), KindInvalid for a Config that makes no group.
+// Open starts the group from its log and its machine's state; a state that was
+// being restored is restored first. Errors: KindCorrupt when log and state do not
+// belong together or this replica has lost what it had promised to others (its
+// error says what to do), KindInvalid for a Config that makes no group.
 func Open(cfg Config) (*Group, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	snap, err := check(cfg)
-	if err != nil {
-		return nil, object.WithOp(err, fmt.Sprintf("open partition %d", cfg.ID), "", "")
-	}
 	g := &Group{
 		cfg: cfg, log: cfg.Logger,
-		slots:   make(chan struct{}, cfg.MaxInflight),
 		changed: make(chan struct{}), closing: make(chan struct{}),
-		stopped: make(chan struct{}), stuck: make(chan struct{}), made: make(chan struct{}),
+		stopped: make(chan struct{}), stuck: make(chan struct{}),
+		keep: trailing{several: trailingOfSeveral, lagging: trailingForLagging, image: trailingForImage},
 	}
-	g.fsm = newFSM(g, snap)
-	if err := g.start(); err != nil {
+	g.ctx, g.cancel = context.WithCancel(context.Background())
+	if err := g.open(); err != nil {
+		g.cancel()
 		return nil, object.WithOp(err, fmt.Sprintf("open partition %d", cfg.ID), "", "")
 	}
 	return g, nil
 }
 
-func (g *Group) start() error {
-	trans := g.cfg.Transport
-	var own *raft.InmemTransport
-	if trans == nil {
-		_, own = raft.NewInmemTransport(raft.ServerAddress(g.cfg.Address))
-		trans = own
+func (g *Group) open() error {
+	if err := claim(g.cfg); err != nil {
+		return err
 	}
-	made := sync.OnceFunc(func() { close(g.made) })
-	defer made()
-	r, err := raft.NewRaft(raftConfig(g.cfg), g.fsm, logs{g.cfg.Log, g}, stable{g.cfg.Log, g}, snapshots{g.cfg.Log}, trans)
+	if err := g.finishRestore(); err != nil {
+		return err
+	}
+	snap, err := check(g.cfg)
 	if err != nil {
 		return err
 	}
-	g.raft = r
-	made()
-	observed := make(chan raft.Observation, 1)
-	r.RegisterObserver(raft.NewObserver(observed, false, func(o *raft.Observation) bool {
-		_, is := o.Data.(raft.LeaderObservation)
-		return is
-	}))
-	g.background.Go(func() { g.watch(observed) })
-	if own != nil && g.sole() {
-		if err := electSelf(g.cfg, own); err != nil {
-			return errors.Join(fmt.Errorf("starting the election: %w", err), g.Close())
-		}
+	if err := g.start(snap); err != nil {
+		return err
+	}
+	if g.cfg.Transport != nil {
+		g.background.Go(g.pump)
+	}
+	if g.sole() {
+		g.now().campaign()
 	}
 	return nil
-}
-
-func raftConfig(cfg Config) *raft.Config {
-	c := raft.DefaultConfig()
-	c.ProtocolVersion = raftVersion
-	c.LocalID = raft.ServerID(cfg.Node)
-	c.HeartbeatTimeout = heartbeatTimeout
-	c.ElectionTimeout = heartbeatTimeout
-	c.LeaderLeaseTimeout = heartbeatTimeout
-	c.CommitTimeout = commitTimeout
-	c.MaxAppendEntries = maxAppendEntries
-	c.BatchApplyCh = true
-	c.ShutdownOnRemove = false
-	c.NoSnapshotRestoreOnStart = true
-	c.NoLegacyTelemetry = true
-	// Compact records snapshots; raft must never start one by itself.
-	c.SnapshotInterval = 24 * time.Hour
-	c.SnapshotThreshold = math.MaxUint64
-	c.Logger = newRaftLog(cfg.Logger)
-	return c
-}
-
-// electSelf spares a group of one the wait for a heartbeat that cannot come: it
-// tells it, as an outgoing leader would, to stand for election now.
-func electSelf(cfg Config, own *raft.InmemTransport) error {
-	_, caller := raft.NewInmemTransportWithTimeout("", heartbeatTimeout)
-	caller.Connect(own.LocalAddr(), own)
-	req := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raftVersion}}
-	return caller.TimeoutNow(raft.ServerID(cfg.Node), own.LocalAddr(), req, &raft.TimeoutNowResponse{})
 }
 
 // sole reports whether this node is the only voter, counting configurations
 // that are not committed yet.
 func (g *Group) sole() bool {
 	voters, self := 0, false
-	for _, s := range g.raft.GetConfiguration().Configuration().Servers {
+	for _, s := range g.servers() {
 		if s.Suffrage == raft.Voter {
 			voters++
 			self = self || s.ID == raft.ServerID(g.cfg.Node)
@@ -224,9 +247,14 @@ func (g *Group) sole() bool {
 	return voters == 1 && self
 }
 
+// servers is the newest configuration, which may not be committed yet.
+func (g *Group) servers() []raft.Server {
+	return g.now().GetConfiguration().Configuration().Servers
+}
+
 // Stats are gauges of a group.
 type Stats struct {
-	State                    string // "Leader", "Follower", "Candidate", "Shutdown"
+	State                    string // "Leader", "Follower", "Candidate", "Restoring", "Shutdown"
 	Leader                   string // node id, "" when unknown
 	Term                     uint64
 	FirstIndex, LastIndex    uint64 // of the log; FirstIndex 0: empty
@@ -239,14 +267,30 @@ type Stats struct {
 // Stats returns the gauges.
 func (g *Group) Stats() Stats {
 	leader, _ := g.Leader()
+	r := g.now()
 	first, _ := g.cfg.Log.FirstIndex() // cannot fail: the index is in memory
 	snap, _, _ := g.cfg.Log.Snapshot()
 	return Stats{
-		State: g.raft.State().String(), Leader: leader, Term: g.raft.CurrentTerm(),
-		FirstIndex: first, LastIndex: g.raft.LastIndex(), Committed: g.raft.CommitIndex(),
+		State: g.state(r), Leader: leader, Term: r.CurrentTerm(),
+		FirstIndex: first, LastIndex: r.LastIndex(), Committed: r.CommitIndex(),
 		Applied: g.cfg.Machine.Applied(), Durable: g.cfg.Machine.Durable(),
-		Inflight: len(g.slots), InflightLimit: cap(g.slots), SnapshotIndex: snap, ReadyTerm: g.ready.Load(),
+		Inflight: len(r.slots), InflightLimit: cap(r.slots), SnapshotIndex: snap, ReadyTerm: g.ready.Load(),
 	}
+}
+
+// state names what an instance does. One that has stopped, while the group has
+// not, makes room for a state that a leader has sent.
+func (g *Group) state(i *instance) string {
+	s := i.State()
+	select {
+	case <-i.done: // whatever raft says: its main loop may have had the last word
+		s = raft.Shutdown
+	default:
+	}
+	if s == raft.Shutdown && g.err() == nil {
+		return "Restoring"
+	}
+	return s.String()
 }
 
 // ID is the partition's number.
@@ -262,14 +306,8 @@ func (g *Group) Fail(err error) {
 	}
 	g.log.Error("the partition stopped", "error", err)
 	g.notify()
-	// Not from here: raft waits for the goroutine that applies, and may only be
-	// about to be made (it replays the log before NewRaft returns).
-	go func() {
-		<-g.made
-		if g.raft != nil {
-			g.stop()
-		}
-	}()
+	// Not from here: raft waits for the goroutine that applies.
+	go g.stop()
 }
 
 // err is why nothing goes any more, nil while the group runs.
@@ -289,12 +327,13 @@ func (g *Group) err() error {
 func (g *Group) stop() error {
 	var err error
 	g.stopOnce.Do(func() {
-		future, ended := g.raft.Shutdown(), make(chan error, 1)
-		go func() { ended <- future.Error() }()
-		select {
-		case err = <-ended:
-		case <-g.stuck: // it will not end; all but its main loop has
+		g.cancel()
+		if t, ok := g.cfg.Transport.(raft.WithClose); ok {
+			err = t.Close() // first: raft waits for its calls
 		}
+		g.life.Lock()
+		defer g.life.Unlock()
+		err = errors.Join(err, g.halt(g.now()))
 		close(g.stopped)
 		g.notify()
 	})
@@ -307,7 +346,7 @@ func (g *Group) Close() error {
 	var err error
 	g.closeOnce.Do(func() {
 		close(g.closing)
-		g.drain()
+		g.drain(g.now())
 		err = g.stop()
 		g.background.Wait()
 	})
@@ -316,15 +355,15 @@ func (g *Group) Close() error {
 }
 
 // drain takes every slot, so that no proposal is under way or can start.
-func (g *Group) drain() {
+func (g *Group) drain(r *instance) {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
-	for range cap(g.slots) {
+	for range cap(r.slots) {
 		select {
-		case g.slots <- struct{}{}:
+		case r.slots <- struct{}{}:
 		case <-ctx.Done():
 			return
-		case <-g.stopped:
+		case <-r.done:
 			return
 		}
 	}

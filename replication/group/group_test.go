@@ -224,7 +224,7 @@ func TestKill(t *testing.T) {
 	copied := t.TempDir()
 	cancel()
 	wg.Wait()
-	must(t, os.CopyFS(copied, os.DirFS(dir)))
+	must(t, CopyNode(copied, dir, false))
 	// The log's files are complete; the database's are what a power cut may leave.
 	logs, err := filepath.Glob(filepath.Join(copied, "meta", "badger", "*.mem"))
 	must(t, err)
@@ -414,7 +414,7 @@ func TestUnreadableEntryStopsTheGroup(t *testing.T) {
 	g := n.groups[0]
 	disk.Fail(vfs.ReadOp("wal.segment.open"), syscall.EIO)
 	returned := make(chan error, 1)
-	go func() { returned <- logs{g.cfg.Log, g}.GetLog(last, new(raft.Log)) }()
+	go func() { returned <- (&logs{Group: g.cfg.Log, g: g}).GetLog(last, new(raft.Log)) }()
 	poll(t, "the group to stop", func() bool { return g.failure.Load() != nil })
 	if err := g.Read(t.Context()); !object.IsKind(err, object.KindUnavailable) {
 		t.Errorf("Read of a stopped group: %v", err)
@@ -453,54 +453,12 @@ func TestLeadershipIsTold(t *testing.T) {
 	}
 }
 
-// TestFollowerRefuses runs two voters over raft's in-memory network.
-func TestFollowerRefuses(t *testing.T) {
-	a, b := openStores(t, t.TempDir(), small), openStores(t, t.TempDir(), small)
-	addrA, transA := raft.NewInmemTransport("a")
-	addrB, transB := raft.NewInmemTransport("b")
-	transA.Connect(addrB, transB)
-	transB.Connect(addrA, transA)
-	leads := func(n *node, name string, trans raft.Transport, first bool) *Group {
-		n.groups, n.machines = make([]*Group, 1), []*counter{{Partition: n.db.Partition(0)}}
-		g, err := Open(Config{Node: name, Address: name, Log: n.log.Group(0), Machine: n.machines[0], Transport: trans, Bootstrap: first})
-		must(t, err)
-		n.groups[0] = g
-		return g
-	}
-	ga, gb := leads(a, "a", transA, true), leads(b, "b", transB, false)
-	waitReady(t, a)
-	must(t, ga.raft.AddVoter("b", addrB, 0, 0).Error())
-	waitReady(t, b)
-	got, err := ga.Propose(t.Context(), []byte("k"))
-	if err != nil || got != uint64(1) {
-		t.Errorf("%v, %v", got, err)
-	}
-	if _, err := gb.Propose(t.Context(), []byte("k")); !object.IsKind(err, object.KindUnavailable) {
-		t.Errorf("a follower proposed: %v", err)
-	}
-	if err := ga.Read(t.Context()); !object.IsKind(err, object.KindNotSupported) {
-		t.Errorf("Read with two voters: %v", err)
-	}
-	poll(t, "the follower", func() bool { return b.machines[0].Applied() == a.machines[0].Applied() })
-
-	// Cut off from its follower the leader cannot commit: the outcome is unknown.
-	transA.DisconnectAll()
-	transB.DisconnectAll()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	if _, err := ga.Propose(ctx, []byte("k")); !object.IsKind(err, object.KindTimeout) {
-		t.Errorf("without a quorum: %v", err)
-	}
-	b.close(t)
-	a.close(t)
-}
-
 func TestProposalsInFlightAreBounded(t *testing.T) {
 	n := openNode(t, t.TempDir(), 1, small)
 	waitReady(t, n)
 	g := n.groups[0]
-	for range cap(g.slots) {
-		g.slots <- struct{}{}
+	for range cap(g.now().slots) {
+		g.now().slots <- struct{}{}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
@@ -512,8 +470,8 @@ func TestProposalsInFlightAreBounded(t *testing.T) {
 	if _, err := g.Propose(ctx, nil); !object.IsKind(err, object.KindCanceled) {
 		t.Errorf("cancelled: %v", err)
 	}
-	for range cap(g.slots) {
-		<-g.slots
+	for range cap(g.now().slots) {
+		<-g.now().slots
 	}
 	n.close(t)
 }

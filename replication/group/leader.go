@@ -2,6 +2,7 @@ package group
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/hashicorp/raft"
@@ -12,7 +13,7 @@ import (
 // Leader is the node that leads, as far as this one knows; ok is false when it
 // knows none.
 func (g *Group) Leader() (node string, ok bool) {
-	_, id := g.raft.LeaderWithID()
+	_, id := g.now().LeaderWithID()
 	return string(id), id != ""
 }
 
@@ -22,7 +23,8 @@ func (g *Group) IsLeader() bool { return g.isReady() }
 
 func (g *Group) isReady() bool {
 	ready := g.ready.Load()
-	return ready != 0 && g.failure.Load() == nil && g.raft.State() == raft.Leader && g.raft.CurrentTerm() == ready
+	r := g.now()
+	return ready != 0 && g.failure.Load() == nil && r.State() == raft.Leader && r.CurrentTerm() == ready
 }
 
 // WaitReady returns once the leader is known and, if it is this node, everything
@@ -67,9 +69,9 @@ func (g *Group) notify() {
 	g.changed = make(chan struct{})
 }
 
-// watch follows leadership until the group stops. raft's channel holds only the
+// watch follows the leadership of one instance until it stops. raft's channel holds only the
 // latest word, so a term may be lost and the next one won in a single true.
-func (g *Group) watch(observed <-chan raft.Observation) {
+func (g *Group) watch(i *instance, observed <-chan raft.Observation) {
 	var told uint64 // the term OnLeader knows of
 	tell := func(term uint64) {
 		if told == term {
@@ -85,17 +87,17 @@ func (g *Group) watch(observed <-chan raft.Observation) {
 	defer tell(0)
 	for {
 		select {
-		case leads := <-g.raft.LeaderCh():
+		case leads := <-i.LeaderCh():
 			if !leads {
 				tell(0)
-			} else if term := g.barrier(); term != 0 {
+			} else if term := g.barrier(i); term != 0 {
 				g.ready.Store(term)
 				tell(term)
 			}
 			g.notify()
 		case <-observed:
 			g.notify()
-		case <-g.stopped:
+		case <-i.done:
 			return
 		}
 	}
@@ -103,18 +105,50 @@ func (g *Group) watch(observed <-chan raft.Observation) {
 
 // barrier waits until everything of the terms before is applied, and returns the
 // term in which it is; 0 when the leadership ended first.
-func (g *Group) barrier() uint64 {
-	term := g.raft.CurrentTerm()
+func (g *Group) barrier(i *instance) uint64 {
+	term := i.CurrentTerm()
 	done := make(chan error, 1)
-	go func() { done <- g.raft.Barrier(0).Error() }()
+	go func() { done <- i.Barrier(0).Error() }()
 	select {
 	case err := <-done:
-		if err == nil && g.raft.CurrentTerm() == term {
+		if err == nil && i.CurrentTerm() == term {
 			return term
 		}
-	case <-g.stopped:
+	case <-i.done:
 	}
 	return 0
+}
+
+// NotLeader is the cause of an error of a replica that does not lead.
+type NotLeader struct {
+	Partition object.PartitionID
+	Leader    string // replica id; "" when none is known
+}
+
+// Error says where to ask.
+func (e *NotLeader) Error() string {
+	if e.Leader == "" {
+		return fmt.Sprintf("partition %d has no leader now; try again", e.Partition)
+	}
+	return fmt.Sprintf("partition %d is led by node %s; ask there", e.Partition, e.Leader)
+}
+
+// LeaderOf is the replica that leads, according to the error of one that does not.
+// ok is false for other errors, and when none was known.
+func LeaderOf(err error) (replica string, ok bool) {
+	var e *NotLeader
+	if errors.As(err, &e) {
+		return e.Leader, e.Leader != ""
+	}
+	return "", false
+}
+
+func (g *Group) notLeader() error {
+	e := &NotLeader{Partition: g.cfg.ID}
+	if node, ok := g.Leader(); ok && node != g.cfg.Node {
+		e.Leader = node
+	}
+	return &object.Error{Kind: object.KindUnavailable, Err: e}
 }
 
 func (g *Group) onLeader(leader bool, term uint64) {

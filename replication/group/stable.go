@@ -1,16 +1,11 @@
 package group
 
 import (
-	"time"
-
 	"github.com/hashicorp/raft"
 
 	"github.com/skshohagmiah/bucketdb/replication/wal"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
-
-// termRetry is the pause between two attempts to store a term on a full disk.
-const termRetry = 500 * time.Millisecond
 
 // keyCurrentTerm is raft's key for the term (hashicorp/raft, raft.go).
 const keyCurrentTerm = "CurrentTerm"
@@ -28,19 +23,21 @@ var _ raft.StableStore = stable{}
 
 // SetUint64 is raft.StableStore's.
 func (s stable) SetUint64(key []byte, v uint64) error {
+	if string(key) != keyCurrentTerm {
+		return s.Group.SetUint64(key, v)
+	}
+	// At its start raft writes the term that it has just read.
+	if old, err := s.GetUint64(key); err == nil && old == v && v != 0 {
+		return nil
+	}
 	for {
 		err := s.Group.SetUint64(key, v)
-		if err == nil || string(key) != keyCurrentTerm {
-			return err
+		if err == nil {
+			return nil
 		}
 		if !object.IsKind(err, object.KindNoSpace) {
 			s.g.park(err)
 		}
-		s.g.log.Warn("the disk of the log is full; the partition has no leader until there is room", "error", err)
-		select {
-		case <-time.After(termRetry):
-		case <-s.g.closing:
-			s.g.hang()
-		}
+		s.g.waitForRoom(err)
 	}
 }

@@ -41,8 +41,8 @@ type Options struct {
 }
 
 // Machine applies commands to a partition's range of the store. Apply is
-// called from one goroutine; View from any. Nobody else writes to that range:
-// who puts a snapshot there makes a new Machine.
+// called from one goroutine; View from any. Nobody else writes to that range: a
+// snapshot is put there by Restore, or before the Machine is made.
 type Machine struct {
 	o Options
 	// txLow is a sequence below which no transaction of this partition is on

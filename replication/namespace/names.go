@@ -165,6 +165,17 @@ func (n *names) begin(c *touched) {
 	}
 }
 
+// forget drops everything: the state is about to be another one. Until end, what
+// is read is not kept, not even in a view that was opened before. It may be called
+// again before end, when the first attempt failed half way.
+func (n *names) forget() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.round += 1 + n.round%2
+	n.epoch, n.bytes = 0, 0
+	n.dirs, n.named, n.files = nil, nil, nil
+}
+
 // end is called when the batch of begin is committed, or has failed.
 func (n *names) end() {
 	n.mu.Lock()

@@ -1,6 +1,7 @@
 package namespace
 
 import (
+	"bytes"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -217,5 +218,75 @@ func TestNamesAreBoundedWithTheirAttributes(t *testing.T) {
 	}
 	if n.bytes != 0 {
 		t.Errorf("%d bytes are left of nothing", n.bytes)
+	}
+}
+
+// TestNamesDoNotSurviveARestore: nothing of the state before, nor of the one half
+// way, is remembered, and a view from before teaches nothing.
+func TestNamesDoNotSurviveARestore(t *testing.T) {
+	from, a := newApplier(t), newApplier(t)
+	from.mkdir("d", 72, 0)
+	image := export1(t, from.m.o.Store)
+	for i := object.InodeID(70); i < 90; i++ { // a is further, in a history of its own
+		a.mkdir(fmt.Sprint("x", i), i, 0)
+	}
+	a.mkdir("d", 71, 0)
+	a.look("d")
+	if id, ok := a.m.Dir(object.RootInode, "d"); !ok || id != 71 {
+		t.Fatal("nothing to forget", id, ok)
+	}
+	early := a.m.View()
+	defer early.Close()
+	teach := func(v *View) {
+		if _, err := v.LookupOne(object.RootInode, "d", true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, cut := range []int{len(image) / 2, len(image) - 1} { // an odd and an even number of attempts
+		if err := a.m.Restore(t.Context(), bytes.NewReader(image[:cut])); !object.IsKind(err, object.KindCorrupt) {
+			t.Fatal(err)
+		}
+		half := a.m.View()
+		_, _ = half.LookupOne(object.RootInode, "d", true)
+		half.Close()
+		teach(early)
+		if id, ok := a.m.Dir(object.RootInode, "d"); ok {
+			t.Fatalf("cut at %d: inode %d is remembered", cut, id)
+		}
+		if len(a.m.names.dirs)+len(a.m.names.named)+len(a.m.names.files)+a.m.names.bytes != 0 || a.m.names.epoch != 0 || a.m.txLow.Load() != 0 {
+			t.Fatalf("cut at %d: something is remembered", cut)
+		}
+	}
+	if err := a.m.Restore(t.Context(), bytes.NewReader(image)); err != nil {
+		t.Fatal(err)
+	}
+	teach(early)
+	if id, ok := a.m.Dir(object.RootInode, "d"); ok {
+		t.Fatalf("inode %d was learnt from a view of the state before", id)
+	}
+	a.look("d")
+	if id, ok := a.m.Dir(object.RootInode, "d"); !ok || id != 72 {
+		t.Fatal("nothing is remembered any more", id, ok)
+	}
+}
+
+// TestOverRemembersNothing: a view of another node's state teaches no machine.
+func TestOverRemembersNothing(t *testing.T) {
+	a := newApplier(t)
+	a.mkdir("d", 71, 0)
+	v := Over(object.Control, a.m.o.Store.View())
+	defer v.Close()
+	if e, err := v.LookupOne(object.RootInode, "d", true); err != nil || e.Inode != 71 {
+		t.Fatal(e, err)
+	}
+	if _, err := v.Epoch(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := v.File(object.RootInode, &Entry{Dentry: object.Dentry{Name: "/", Inode: object.RootInode, Type: object.TypeRegular}}, false)
+	if err != nil || f.Inode.ID != object.RootInode {
+		t.Fatal(f, err)
+	}
+	if n := v.names; len(n.dirs)+len(n.named)+len(n.files) != 0 || n.epoch != 0 {
+		t.Errorf("%+v", n)
 	}
 }

@@ -10,12 +10,24 @@ import (
 // View reads one consistent state of a partition. Whether that state is recent
 // enough is the caller's business. Safe for one goroutine; Close it.
 type View struct {
-	snap *meta.Snapshot
+	snap Snapshot
 	part object.PartitionID
 	// txLow was true of a state before the view: it still is.
 	txLow uint64
 	names *names
 	round uint64 // of names, from before the view
+}
+
+// Snapshot is what a view reads: one consistent state of a partition, here or at
+// another node. The view closes it.
+type Snapshot interface {
+	meta.Reader
+	Close() error
+}
+
+// Over makes a view that reads through a snapshot. Nothing of it is remembered.
+func Over(id object.PartitionID, s Snapshot) *View {
+	return &View{snap: s, part: id, names: new(names), round: 1} // odd: none is kept
 }
 
 // View opens a view.
@@ -26,7 +38,7 @@ func (m *Machine) View() *View {
 }
 
 // Close ends the view.
-func (v *View) Close() { v.snap.Close() }
+func (v *View) Close() { _ = v.snap.Close() } // here it cannot fail; elsewhere it ends by itself
 
 func (v *View) load(key []byte, into any) (bool, error) {
 	b, ok, err := v.snap.Get(key)

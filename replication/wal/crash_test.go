@@ -29,7 +29,7 @@ func script() []step {
 			step{what: "delete", group: g, lo: 1, hi: i * 3})
 	}
 	return append(steps,
-		step{what: "reclaim"}, step{what: "term", group: 1, term: 20}, step{what: "wipe", group: 0},
+		step{what: "reclaim"}, step{what: "term", group: 1, term: 20}, step{what: "restart", group: 9, lo: 8, term: 21, size: 40}, step{what: "wipe", group: 0},
 		step{what: "reclaim"}, step{what: "store", group: 0, lo: 900, hi: 901, term: 30, size: 200},
 		step{what: "reclaim"}, step{what: "clean"}, step{what: "store", group: 1, lo: 30, hi: 30, term: 8, size: 20})
 }
@@ -187,7 +187,7 @@ func TestModel(t *testing.T) {
 }
 
 func randomStep(t *rapid.T) step {
-	what := rapid.SampledFrom([]string{"store", "store", "store", "store", "delete", "delete", "term", "vote", "snapshot", "wipe", "clean", "reclaim", "reclaim"})
+	what := rapid.SampledFrom([]string{"store", "store", "store", "store", "delete", "delete", "term", "vote", "snapshot", "restart", "wipe", "clean", "reclaim", "reclaim"})
 	lo := rapid.Uint64Range(1, 30).Draw(t, "lo")
 	return step{
 		what: what.Draw(t, "what"), group: object.PartitionID(rapid.IntRange(0, 3).Draw(t, "group")),

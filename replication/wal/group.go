@@ -3,6 +3,7 @@ package wal
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"slices"
 	"sync"
 
@@ -134,6 +135,15 @@ func (g *Group) LastIndex() (uint64, error) {
 	g.l.mu.RLock()
 	defer g.l.mu.RUnlock()
 	return g.entries.last(), nil
+}
+
+// Hole reports whether the log lacks entry i though it has some before and some
+// behind it.
+func (g *Group) Hole(i uint64) bool {
+	g.l.mu.RLock()
+	defer g.l.mu.RUnlock()
+	_, ok := g.entries.get(i)
+	return !ok && g.entries.first() < i && i < g.entries.last()
 }
 
 // GetLog reads the entry at index i into out, or returns raft.ErrLogNotFound.
@@ -295,6 +305,19 @@ func (g *Group) Snapshot() (index, term uint64, conf []byte) {
 	g.l.mu.RLock()
 	defer g.l.mu.RUnlock()
 	return g.snap.index, g.snap.term, slices.Clone(g.snap.conf)
+}
+
+// Restart durably starts the log anew behind a snapshot, all or nothing: every
+// entry is deleted, the snapshot recorded as by SetSnapshot, and key set to val.
+// Other values and the vote stay: the replica may have promised them to others.
+func (g *Group) Restart(index, term uint64, conf, key, val []byte) error {
+	if len(key) >= 1<<16 || string(key) == keyLastVoteCand || string(key) == keyLastVoteTerm {
+		return &object.Error{Op: "write log", Kind: object.KindInvalid, Err: errors.New("a restarted log cannot set this key")}
+	}
+	return g.l.commit(
+		record{typ: recDelete, group: g.id, min: 0, max: math.MaxUint64},
+		record{typ: recSnapshot, group: g.id, index: index, term: term, val: slices.Clone(conf)},
+		record{typ: recStable, group: g.id, key: slices.Clone(key), val: slices.Clone(val)})
 }
 
 // Wipe durably forgets the group: entries, values, vote and snapshot. A replica

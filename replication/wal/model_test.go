@@ -2,6 +2,7 @@ package wal
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -54,6 +55,8 @@ func (s step) run(l *Log) error {
 		return errors.Join(g.SetUint64([]byte(keyLastVoteTerm), s.term), g.Set([]byte(keyLastVoteCand), fmt.Appendf(nil, "node-%d", s.lo)))
 	case "snapshot":
 		return g.SetSnapshot(s.lo, s.term, bytes.Repeat([]byte{7}, s.size))
+	case "restart":
+		return g.Restart(s.lo, s.term, bytes.Repeat([]byte{7}, s.size), []byte("CurrentTerm"), binary.BigEndian.AppendUint64(nil, s.term))
 	case "wipe":
 		return g.Wipe()
 	case "clean":
@@ -107,6 +110,10 @@ func (m model) apply(s step) model {
 		g.values["vote"] = fmt.Sprintf("%d node-%d", s.term, s.lo)
 	case "snapshot":
 		g.values["snap"] = fmt.Sprintf("%d %d %d", s.lo, s.term, s.size)
+	case "restart":
+		clear(g.entries)
+		g.values["snap"] = fmt.Sprintf("%d %d %d", s.lo, s.term, s.size)
+		g.values["term"] = fmt.Sprint(s.term)
 	}
 	return m
 }

@@ -319,3 +319,23 @@ func TestReclaim(t *testing.T) {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
+
+// TestHole tells a missing entry from one that is not there yet, or not any more.
+func TestHole(t *testing.T) {
+	t.Parallel()
+	l := mustOpen(t, small(vfs.NewPowerCut(), "/wal"))
+	g := l.Group(1)
+	for _, i := range []uint64{3, 4, 6, 7} {
+		must(t, g.StoreLog(&raft.Log{Index: i, Term: 1}))
+	}
+	for i, want := range map[uint64]bool{0: false, 2: false, 3: false, 5: true, 7: false, 8: false} {
+		if g.Hole(i) != want {
+			t.Errorf("entry %d: %v", i, !want)
+		}
+	}
+	must(t, g.DeleteRange(3, 5))
+	if g.Hole(5) || l.Group(2).Hole(1) {
+		t.Error("there is nothing before it")
+	}
+	must(t, l.Close())
+}
