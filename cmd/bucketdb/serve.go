@@ -7,15 +7,27 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime/debug"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/skshohagmiah/bucketdb"
+	"github.com/skshohagmiah/bucketdb/replication"
 	"github.com/skshohagmiah/bucketdb/server"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
+
+// limitMemory tells Go's collector from where on to work harder: room for bodies in
+// flight and for the rest (the table is in replication/DESIGN.md). Without it the heap
+// would double before garbage goes, what a compaction needed included. It is soft: who
+// needs more gets it, slowly. GOMEMLIMIT takes its place.
+func limitMemory(env lookupEnv, cfg *bucketdb.Config) {
+	if _, set := env("GOMEMLIMIT"); !set {
+		debug.SetMemoryLimit(288<<20 + max(replication.DefaultBufferMemory, 2*cfg.ChunkSize))
+	}
+}
 
 // serverFlags are the settings of a node.
 type serverFlags struct {
@@ -47,6 +59,7 @@ a second signal ends it at once. What was acknowledged is on disk either way.
 			if err != nil {
 				return err
 			}
+			limitMemory(a.env, cfg)
 			return s.serve(c.Context(), cfg, logger)
 		},
 	}

@@ -124,9 +124,10 @@ func (s *state) extentBefore(c object.ContentID, off int64) (e object.Extent, ok
 
 // maxReplaced and maxReplacedData bound how many extents one entry may
 // replace, and how many bytes those may hold inside the metadata: each is
-// written again as retired.
+// written again as retired. The most of both together is some 2 MB, and has to
+// fit a transaction of the store (TestLargestChangeFitsTheStore).
 const (
-	maxReplaced     = 16384
+	maxReplaced     = 4096
 	maxReplacedData = 1 << 20
 )
 

@@ -21,11 +21,15 @@ import (
 	"github.com/skshohagmiah/bucketdb/storage/vfs"
 )
 
+// baseTableBytes is the size of tables in the first level below the flushed ones; it
+// doubles from level to level, and a level holds ten times what the one before holds.
+const baseTableBytes = 1 << 20
+
 // Defaults of Options, in bytes.
 const (
-	DefaultMemTableBytes   = 64 << 20
-	DefaultBlockCacheBytes = 64 << 20
-	DefaultIndexCacheBytes = 32 << 20
+	DefaultMemTableBytes   = 16 << 20
+	DefaultBlockCacheBytes = 32 << 20
+	DefaultIndexCacheBytes = 24 << 20
 )
 
 // MaxValue is the longest value, in bytes: longer ones would go to Badger's
@@ -72,6 +76,9 @@ type DB struct {
 	partitions map[object.PartitionID]*Partition
 	flushed    uint64 // highest version known to be in the tables; never sinks
 
+	spares     sync.WaitGroup // dropSpares, until stopSpares is closed
+	stopSpares chan struct{}
+
 	closed   atomic.Bool
 	closing  sync.Once
 	closeErr error
@@ -114,7 +121,8 @@ func openBadger(opts Options, dir *directory, log *slog.Logger) (*DB, error) {
 	if err != nil {
 		return nil, object.Errorf(object.KindOf(err), "opening the metadata database in %s: %w", opts.Dir, err)
 	}
-	db := &DB{badger: b, dir: dir, log: log, lines: lines, partitions: map[object.PartitionID]*Partition{}}
+	db := &DB{badger: b, dir: dir, log: log, lines: lines, partitions: map[object.PartitionID]*Partition{}, stopSpares: make(chan struct{})}
+	db.spares.Go(func() { dropSpares(allocators(b), db.stopSpares) })
 	// Badger wants strictly less than its limits, and counts one entry and some
 	// bytes of its own.
 	db.maxKeys = int(b.MaxBatchCount()) - 8
@@ -172,6 +180,8 @@ func badgerOptions(opts Options, dir *directory, lines badger.Logger) badger.Opt
 	// Three tables may wait for their flush; more would only hide a slow disk.
 	o.NumMemtables = 3
 	o.NumCompactors = 2
+	// A compaction has up to 13 tables in memory, each in two to six times its size.
+	o.BaseTableSize = baseTableBytes
 	o.BlockCacheSize = orDefault(opts.BlockCacheBytes, DefaultBlockCacheBytes)
 	o.IndexCacheSize = orDefault(opts.IndexCacheBytes, DefaultIndexCacheBytes)
 	o.ValueThreshold = min(MaxValue+1, o.MemTableSize*15/100)
@@ -268,6 +278,8 @@ func (db *DB) Close() error {
 // closeBadger leaves Badger as it is when a compaction has to be held: it would be
 // waited for.
 func (db *DB) closeBadger() error {
+	close(db.stopSpares)
+	db.spares.Wait()
 	closed := make(chan error, 1)
 	go func() { closed <- db.badger.Close() }()
 	select {

@@ -12,6 +12,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/table"
 	"github.com/dgraph-io/badger/v4/y"
+	"github.com/dgraph-io/ristretto/v2/z"
 )
 
 // Badger's iterators keep the error of a block that they could not read to
@@ -24,6 +25,8 @@ type probe struct {
 	left, right uintptr // table.MergeIterator.left.iter, right.iter: y.Iterator
 	iters       uintptr // table.ConcatIterator.iters: []*table.Iterator
 	err         uintptr // table.Iterator.err: error
+
+	allocators uintptr // badger.DB.allocPool: *z.AllocatorPool
 
 	levels       uintptr // badger.DB.lc: *levelsController
 	status, lock uintptr // levelsController.cstatus.tables: map[uint64]struct{}, and its sync.RWMutex
@@ -42,6 +45,8 @@ func newProbe() probe {
 	levels := fieldOf(reflect.TypeFor[badger.DB](), "lc", nil)
 	status := fieldOf(levels.Type.Elem(), "cstatus", nil)
 	return probe{
+		allocators: fieldOf(reflect.TypeFor[badger.DB](), "allocPool", reflect.TypeFor[*z.AllocatorPool]()).Offset,
+
 		levels:   levels.Offset,
 		status:   status.Offset + fieldOf(status.Type, "tables", reflect.TypeFor[map[uint64]struct{}]()).Offset,
 		lock:     status.Offset + fieldOf(status.Type, "RWMutex", reflect.TypeFor[sync.RWMutex]()).Offset,
