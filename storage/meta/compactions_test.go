@@ -260,7 +260,7 @@ func held(c *compactions) <-chan string {
 	end := make(chan string, 1)
 	go func() {
 		what := ""
-		if err := c.hold(func(damage string) { what = damage }, func() {}); err != nil {
+		if err := c.hold(func(damage string) { what = damage }, func() {}, func(error) {}); err != nil {
 			what = err.Error()
 		}
 		end <- what
@@ -277,7 +277,7 @@ func TestUncheckableCompaction(t *testing.T) {
 	read(&c, 0, 10, 0)
 	told, done := make(chan struct{}), make(chan error, 1)
 	once := sync.OnceFunc(func() { close(told) })
-	go func() { done <- c.hold(func(what string) { t.Error("told", what) }, once) }()
+	go func() { done <- c.hold(func(what string) { t.Error("told", what) }, once, func(error) {}) }()
 	select {
 	case <-told:
 	case err := <-done:
@@ -291,6 +291,68 @@ func TestUncheckableCompaction(t *testing.T) {
 		t.Errorf("who waited gets %v", err)
 	}
 }
+
+// TestUnreadableDirectoryIsToldAtOnce: a compaction that waits until the directory
+// can be read says so when it begins to wait, once for all its parts, and goes on.
+func TestUnreadableDirectoryIsToldAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	hidden := dir + ".hidden"
+	ledger := &unreadable{accounts: &accounts{counts: map[uint64]uint64{1: 10, 2: 10}}, dir: hidden}
+	logged := make(chan slog.Record, 100)
+	l := newBadgerLog(slog.New(recording{slog.DiscardHandler, logged}))
+	l.books.attach(ledger)
+	for round := range uint64(2) { // the next compaction tells anew
+		ledger.set(1 + round)
+		read(&l.books, 0, 0, 10)
+		var parts sync.WaitGroup
+		start := time.Now()
+		for range 3 {
+			parts.Go(func() { l.Infof(lineStats, "of a part") })
+		}
+		select {
+		case r := <-logged:
+			if !strings.Contains(r.Message, "limit of open files") || r.Level != slog.LevelError {
+				t.Errorf("logged %v %q", r.Level, r.Message)
+			}
+		case <-time.After(stuckAfter / 10):
+			t.Fatalf("nothing was logged in %v", time.Since(start))
+		}
+		time.Sleep(20 * lookAgain) // not a wait for something: the parts must have looked again
+		must(t, os.Symlink(dir, hidden))
+		parts.Wait()
+		must(t, os.Remove(hidden))
+		if len(logged) > 0 {
+			t.Errorf("and again: %q", (<-logged).Message)
+		}
+	}
+	must(t, l.damage())
+}
+
+// unreadable are accounts whose directory is looked at.
+type unreadable struct {
+	*accounts
+	dir string
+}
+
+func (u *unreadable) written() (map[uint64]uint64, error) {
+	if _, err := os.ReadDir(u.dir); err != nil {
+		return nil, err
+	}
+	return nil, nil
+}
+
+// recording is a log that a test reads.
+type recording struct {
+	slog.Handler
+	records chan slog.Record
+}
+
+func (r recording) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
+func (r recording) Handle(_ context.Context, rec slog.Record) error {
+	r.records <- rec
+	return nil
+}
+func (r recording) WithAttrs([]slog.Attr) slog.Handler { return r }
 
 func read(c *compactions, id int, added, skipped uint64) {
 	c.line(lineKeys, []any{id, added, skipped, time.Second})
