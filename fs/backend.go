@@ -39,8 +39,22 @@ type Backend interface {
 	Release(ctx context.Context, inos []object.InodeID) error
 	StatFS(ctx context.Context) (api.Usage, error)
 
+	// Keep returns a context for one SetAttr or Write and its token, kept until
+	// Done, so that what came of a call that failed can be found out.
+	Keep(ctx context.Context) (context.Context, Kept)
+
 	// Events opens a stream of every change from now on.
 	Events(ctx context.Context) (EventStream, error)
+}
+
+// Kept is the token of one change of a file's content; api.Kept has the details.
+type Kept interface {
+	// Settle decides what came of the change: happened, and then it returns what
+	// its call would have, or not, and then it never will.
+	Settle(ctx context.Context, ino object.InodeID) (n *object.Inode, at int64, happened bool, err error)
+	// Unheard reports whether the change may have been made although its call failed.
+	Unheard() bool
+	Done()
 }
 
 // EventStream is an open stream of changes. Close may be called while Next waits.
@@ -54,6 +68,10 @@ type clientBackend struct{ *api.Client }
 
 // NewBackend makes a Backend of a client.
 func NewBackend(c *api.Client) Backend { return clientBackend{c} }
+
+func (c clientBackend) Keep(ctx context.Context) (context.Context, Kept) {
+	return c.Client.Keep(ctx)
+}
 
 func (c clientBackend) Events(ctx context.Context) (EventStream, error) {
 	return c.Client.Events(ctx, nil)

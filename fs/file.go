@@ -26,6 +26,7 @@ type file struct {
 	dirtyAt  time.Time     // since when there is something dirty
 	flushing *layer        // on its way to the cluster; not changed meanwhile
 	inFlight *flushJob     // the job that sends it
+	unsure   *sender       // of the flushing layer, where what came of a truncation of it is to be found out first
 	settling chan struct{} // set while a change waits for appends to be sent, closed then: no more come
 	lost     error         // the last loss of appended bytes, which are not sent again
 	losses   uint64        // how many there were; each open has its own mark of those it was told
@@ -118,6 +119,10 @@ func (f *filesystem) closeFile(fl *file, write, giveUp bool) (lost *layer, close
 		return nil, true
 	}
 	f.holds.close(fl.ino)
+	if fl.unsure != nil && fl.inFlight == nil {
+		f.wmem.put(fl.rejoin(fl.unsure))
+		fl.flushing = nil
+	}
 	if !fl.dirty.empty() {
 		lost = fl.dirty
 		f.wmem.put(lost.bytes)

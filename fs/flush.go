@@ -16,8 +16,9 @@ const maxSending = 8
 // flushJob is one flush of one file. Jobs run on their own, so that a signal
 // ends the wait for one but never tears a write apart.
 type flushJob struct {
-	done chan struct{}
-	err  error // read it after done
+	done   chan struct{}
+	err    error // read it after done
+	settle bool  // it only finds out what came of an earlier one; what is dirty is sent by the next
 }
 
 // flush sends everything that is dirty when it is called and returns when that
@@ -30,7 +31,7 @@ func (f *filesystem) flush(ctx context.Context, fl *file) error {
 		fl.mu.Lock()
 		job, ours := fl.inFlight, false
 		if job == nil {
-			if fl.dirty.empty() {
+			if !fl.isDirty() {
 				fl.mu.Unlock()
 				return nil
 			}
@@ -39,7 +40,7 @@ func (f *filesystem) flush(ctx context.Context, fl *file) error {
 		fl.mu.Unlock()
 		select {
 		case <-job.done:
-			if ours {
+			if ours && (job.err != nil || !job.settle) {
 				return job.err
 			}
 			// What another's job could not send is dirty again: try it ourselves.
@@ -64,9 +65,19 @@ func (f *filesystem) confirm(ctx context.Context, fl *file, told *uint64) error 
 	return err
 }
 
-// launchAll starts a flush of the whole dirty layer. The lock is held, nothing
+// launchAll starts a flush of the whole dirty layer; where it is open what came
+// of a truncation, it starts with that, and only that. The lock is held, nothing
 // is in flight.
 func (f *filesystem) launchAll(fl *file) *flushJob {
+	if s := fl.unsure; s != nil {
+		job := &flushJob{done: make(chan struct{}), settle: true}
+		fl.inFlight = job
+		go func() {
+			job.err = s.settle()
+			f.finish(fl, s, job)
+		}()
+		return job
+	}
 	l := fl.dirty
 	fl.dirty = newLayer()
 	return f.launch(fl, l)
@@ -86,23 +97,23 @@ func (f *filesystem) launch(fl *file, l *layer) *flushJob {
 }
 
 // finish drops the layer that was sent, or puts what was not sent back under
-// what was written meanwhile.
+// what was written meanwhile. Where it is open whether a truncation was made, the
+// layer stays as it is: the next flush finds out.
 func (f *filesystem) finish(fl *file, s *sender, job *flushJob) {
 	fl.mu.Lock()
-	l := fl.flushing
-	fl.flushing, fl.inFlight = nil, nil
-	freed := l.bytes
-	if job.err != nil && fl.opens > 0 {
-		for i := range l.extents {
-			l.extents[i].sent = s.sent[i]
+	fl.inFlight = nil
+	var freed int64
+	switch {
+	case s.unsure != nil && fl.opens > 0:
+		fl.unsure, fl.dirtyAt = s, time.Now() // tried again after another delay
+	case (job.err != nil || job.settle) && fl.opens > 0:
+		freed = fl.rejoin(s)
+	default:
+		freed = fl.flushing.bytes
+		fl.flushing, fl.unsure = nil, nil
+		if s.unsure != nil {
+			s.unsure.kept.Done()
 		}
-		if s.cutDone {
-			l.cut = -1 // what is behind it now is not ours to cut
-		}
-		before := l.bytes + fl.dirty.bytes
-		fl.dirty = l.over(fl.dirty)
-		fl.dirtyAt = time.Now() // tried again after another delay
-		freed = before - fl.dirty.bytes
 	}
 	if s.lost != nil {
 		fl.lost = s.lost
@@ -120,6 +131,33 @@ func (f *filesystem) finish(fl *file, s *sender, job *flushJob) {
 		f.log.Warn("a flush failed; what the cluster may lack is sent again until the file is closed", "inode", fl.ino, "error", job.err)
 	}
 	close(job.done)
+}
+
+// rejoin puts what a sender did not send of the flushing layer back under the
+// dirty one, and returns by how many bytes both are smaller together. The lock
+// is held.
+func (fl *file) rejoin(s *sender) (freed int64) {
+	l := fl.flushing
+	fl.flushing, fl.unsure = nil, nil
+	if s.unsure != nil {
+		s.unsure.kept.Done()
+	}
+	if s.all {
+		return l.bytes
+	}
+	for i := range l.extents {
+		l.extents[i].sent = s.sent[i]
+	}
+	if s.cutDone {
+		l.cut = -1 // what is behind it now is not ours to cut
+	}
+	if s.grown {
+		l.grow = 0
+	}
+	before := l.bytes + fl.dirty.bytes
+	fl.dirty = l.over(fl.dirty)
+	fl.dirtyAt = time.Now()
+	return before - fl.dirty.bytes
 }
 
 // flushAll sends everything dirty of all files.
@@ -144,7 +182,7 @@ func (f *filesystem) writeback() {
 		case now := <-tick.C:
 			for _, fl := range f.nodes.files() {
 				fl.mu.Lock()
-				if fl.inFlight == nil && !fl.dirty.empty() && now.Sub(fl.dirtyAt) >= f.o.WritebackDelay {
+				if fl.inFlight == nil && fl.isDirty() && now.Sub(fl.dirtyAt) >= f.o.WritebackDelay {
 					f.launchAll(fl)
 				}
 				fl.mu.Unlock()
@@ -163,14 +201,24 @@ type sender struct {
 	base    *object.Inode
 	sent    []bool
 	cutDone bool  // the cluster has made the layer's cut
+	grown   bool  // and the file as long as a truncate behind that did
+	all     bool  // the cluster has everything
 	lost    error // of an append that may or may not have happened
+	unsure  *unsure
+}
+
+// unsure is a request that sets the size and may or may not have happened. Made
+// again it would cut what others appended in between.
+type unsure struct {
+	kept Kept
+	done *bool // of the sender: what is true if it happened
 }
 
 func (s *sender) run() error {
 	attr := s.l.pending()
 	if cut := s.l.cut; cut >= 0 && len(s.l.extents) == 0 && s.l.end == cut {
 		attr.Size = &cut
-		return s.setAttr(attr)
+		return s.resize(attr, &s.all)
 	}
 	whole, err := s.cut()
 	if err != nil {
@@ -201,7 +249,7 @@ func (s *sender) run() error {
 	if grow && last < 0 {
 		attr.Size = &size
 	} else if grow { // appended behind it
-		if err := s.setAttr(api.SetAttr{Size: &size}); err != nil {
+		if err := s.resize(api.SetAttr{Size: &size}, &s.grown); err != nil {
 			return err
 		}
 	}
@@ -212,10 +260,15 @@ func (s *sender) run() error {
 		alone := len(plain)+len(tails) == 0
 		return s.write(last, api.WriteOptions{Attr: attr, Truncate: whole}, alone)
 	}
-	if attr.IsZero() {
+	switch {
+	case attr.Size != nil:
+		return s.resize(attr, &s.all)
+	case attr.IsZero():
 		return nil
 	}
-	return s.setAttr(attr)
+	ctx, done := s.f.begin(nil)
+	defer done()
+	return s.setAttr(ctx, attr)
 }
 
 // cut ends the file where the layer says, unless one write does it in passing:
@@ -229,21 +282,53 @@ func (s *sender) cut() (whole bool, err error) {
 		return true, nil
 	}
 	size := s.l.cut
-	if err := s.setAttr(api.SetAttr{Size: &size}); err != nil {
-		return false, err
-	}
-	s.cutDone = true
-	return false, nil
+	return false, s.resize(api.SetAttr{Size: &size}, &s.cutDone)
 }
 
-func (s *sender) setAttr(a api.SetAttr) error {
-	ctx, done := s.f.begin(nil)
-	defer done()
+func (s *sender) setAttr(ctx context.Context, a api.SetAttr) error {
 	n, err := s.f.b.SetAttr(ctx, s.fl.ino, a)
 	if err != nil {
 		return err
 	}
 	s.learned(n, 0)
+	return nil
+}
+
+// resize is setAttr with a size. done is set when it happened, maybe only after
+// it was settled.
+func (s *sender) resize(a api.SetAttr, done *bool) error {
+	return s.once(done, func(ctx context.Context) error { return s.setAttr(ctx, a) })
+}
+
+// once sends a request that must not happen twice, under a token that outlives
+// the call where what came of it is not known.
+func (s *sender) once(done *bool, send func(ctx context.Context) error) error {
+	ctx, end := s.f.begin(nil)
+	defer end()
+	ctx, kept := s.f.b.Keep(ctx)
+	err := send(ctx)
+	if err != nil && (outcomeUnknown(err) || kept.Unheard()) {
+		s.unsure = &unsure{kept: kept, done: done}
+		return err
+	}
+	kept.Done()
+	*done = err == nil
+	return err
+}
+
+// settle finds out what came of the request that the last flush was unsure of.
+func (s *sender) settle() error {
+	ctx, end := s.f.begin(nil)
+	defer end()
+	n, _, happened, err := s.unsure.kept.Settle(ctx, s.fl.ino)
+	if err != nil {
+		return err
+	}
+	s.unsure.kept.Done()
+	*s.unsure.done, s.unsure = happened, nil
+	if happened {
+		s.learned(n, 0)
+	}
 	return nil
 }
 
@@ -276,8 +361,6 @@ func (s *sender) write(i int, o api.WriteOptions, alone bool) error {
 		return errStopped
 	}
 	defer func() { <-s.f.sending }()
-	ctx, done := s.f.begin(nil)
-	defer done()
 	e := s.l.extents[i]
 	// One that ends the file has a place: where it begins was the end.
 	o.Size, o.Append = int64(len(e.data)), e.tail && !o.Truncate
@@ -285,10 +368,10 @@ func (s *sender) write(i int, o api.WriteOptions, alone bool) error {
 	if alone && s.base.Version != 0 && s.f.nodes.cachedVersion(s.fl.ino) == s.base.Version {
 		from, o.Cond.IfMatch = s.base.Version, []string{s.base.ETag()}
 	}
-	n, at, err := s.f.b.Write(ctx, s.fl.ino, e.off, bytes.NewReader(e.data), o)
-	if from != 0 && object.IsKind(err, object.KindPrecondition) {
+	n, at, err := s.put(e, o)
+	if from != 0 && s.unsure == nil && object.IsKind(err, object.KindPrecondition) {
 		from, o.Cond.IfMatch = 0, nil // somebody else wrote too; the last one wins
-		n, at, err = s.f.b.Write(ctx, s.fl.ino, e.off, bytes.NewReader(e.data), o)
+		n, at, err = s.put(e, o)
 	}
 	if err != nil {
 		if o.Append && outcomeUnknown(err) {
@@ -305,6 +388,22 @@ func (s *sender) write(i int, o api.WriteOptions, alone bool) error {
 		s.f.notes.pages(s.fl.ino)
 	}
 	return nil
+}
+
+// put is the request of a write. One that ends the file there is the layer's only one.
+func (s *sender) put(e extent, o api.WriteOptions) (n *object.Inode, at int64, err error) {
+	send := func(ctx context.Context) (err error) {
+		n, at, err = s.f.b.Write(ctx, s.fl.ino, e.off, bytes.NewReader(e.data), o)
+		return err
+	}
+	if o.Truncate {
+		err = s.once(&s.all, send)
+		return n, at, err
+	}
+	ctx, end := s.f.begin(nil)
+	defer end()
+	err = send(ctx)
+	return n, at, err
 }
 
 // outcomeUnknown reports whether a request that failed may have been carried

@@ -202,7 +202,11 @@ func (f *filesystem) put(fl *file, off int64, data []byte, tail bool) int64 {
 	fl.dirty.write(off, data, tail, now.UnixNano())
 	grown := fl.dirty.bytes - before
 	if fl.dirty.bytes >= streamAt && fl.inFlight == nil && fl.wanted.Load() == 0 {
-		if full := fl.dirty.takeFull(); full != nil {
+		var full *layer
+		if fl.unsure == nil {
+			full = fl.dirty.takeFull()
+		}
+		if full != nil {
 			f.launch(fl, full)
 		} else {
 			f.launchAll(fl)
@@ -217,7 +221,7 @@ func (f *filesystem) makeRoom(cancel <-chan struct{}, n int64) error {
 	defer done()
 	for _, fl := range f.nodes.files() {
 		fl.mu.Lock()
-		if fl.inFlight == nil && !fl.dirty.empty() {
+		if fl.inFlight == nil && fl.isDirty() {
 			f.launchAll(fl)
 		}
 		fl.mu.Unlock()

@@ -92,7 +92,7 @@ func (n *Node) clearBelow(ctx context.Context, dir object.InodeID, chain *namesp
 
 // Bucket describes one bucket.
 func (n *Node) Bucket(ctx context.Context, name string) (Bucket, error) {
-	ino, err := n.Lookup(ctx, object.RootInode, name)
+	ino, err := alive(n.Lookup(ctx, object.RootInode, name))
 	if object.IsKind(err, object.KindNotFound) {
 		err = object.Errorf(object.KindBucketNotFound, "there is no bucket %s: create it first", name)
 	}

@@ -23,9 +23,14 @@ func newInode(t object.FileType, node NewNode) object.Inode {
 
 // Lookup is the inode under a name: the directory, where a file and a
 // directory of that name stand side by side. KindNotFound when there is none,
-// KindStale when the directory itself is gone.
+// KindStale when the directory itself is gone. A name whose inode is gone, after
+// damage, answers with a record of that number with no link, no mode and no
+// content, so that who must look a name up before it drops it (a kernel) can.
 func (n *Node) Lookup(ctx context.Context, dir object.InodeID, name string) (*object.Inode, error) {
-	var ino *object.Inode
+	var (
+		ino    *object.Inode
+		before gone
+	)
 	err := n.retry(ctx, func() error {
 		file, sub, err := n.entry(ctx, dir, name)
 		if err != nil {
@@ -39,11 +44,22 @@ func (n *Node) Lookup(ctx context.Context, dir object.InodeID, name string) (*ob
 			return object.Errorf(object.KindNotFound, "no such file or directory")
 		}
 		ino, err = n.GetAttr(ctx, e.Inode)
-		if object.IsKind(err, object.KindStale) {
-			return again{err} // unlinked between the two looks
+		if object.IsKind(err, object.KindStale) || err == nil && ino.Nlink == 0 {
+			err = before.again(e.Inode, errNoObject()) // unlinked between the two looks
+		}
+		if object.IsKind(err, object.KindCorrupt) && before.ino == e.Inode {
+			ino, err = &object.Inode{ID: e.Inode, Type: e.Type}, nil
 		}
 		return err
 	})
+	return ino, err
+}
+
+// alive is a record that Lookup found; KindCorrupt where the inode is gone.
+func alive(ino *object.Inode, err error) (*object.Inode, error) {
+	if err == nil && ino.Nlink == 0 {
+		return nil, errDangling(ino.ID)
+	}
 	return ino, err
 }
 
@@ -67,7 +83,7 @@ func (n *Node) Resolve(ctx context.Context, bucket, path string) (*object.Inode,
 	if p.name == "" {
 		return n.GetAttr(ctx, p.dir)
 	}
-	return n.Lookup(ctx, p.dir, p.name)
+	return alive(n.Lookup(ctx, p.dir, p.name))
 }
 
 // GetAttr is the record of an inode; KindStale when it is gone.
@@ -201,7 +217,7 @@ func (n *Node) Create(ctx context.Context, dir object.InodeID, name string, node
 		if !object.IsKind(err, object.KindExists) || exclusive || node.Type != object.TypeRegular {
 			return nil, false, err
 		}
-		ino, lerr := n.Lookup(ctx, dir, name)
+		ino, lerr := alive(n.Lookup(ctx, dir, name))
 		switch {
 		case object.IsKind(lerr, object.KindNotFound) && attempt < 10 && token(ctx) == nil:
 			continue // it went between the two

@@ -78,6 +78,7 @@ func errNoObject() error { return object.Errorf(object.KindNotFound, "no such ob
 
 // OpenObject pins the object's current version for reading.
 func (n *Node) OpenObject(ctx context.Context, bucket, key string) (r *Reader, err error) {
+	var before gone
 	err = n.retry(ctx, func() error {
 		s, err := n.find(ctx, bucket, key, wantContent)
 		switch {
@@ -86,7 +87,7 @@ func (n *Node) OpenObject(ctx context.Context, bucket, key string) (r *Reader, e
 		case s.file.Whole:
 			r = &Reader{n: n, part: n.parts[s.ino.Partition()], inode: s.file.Inode, inline: s.file.Inline}
 		default:
-			r, err = n.openNamed(ctx, s.ino)
+			r, err = n.openNamed(ctx, s.ino, &before)
 		}
 		if err == nil && r.inode.Implicit {
 			r.Close()
@@ -101,14 +102,14 @@ func (n *Node) OpenObject(ctx context.Context, bucket, key string) (r *Reader, e
 }
 
 // openNamed opens an inode that was found under a name a moment ago.
-func (n *Node) openNamed(ctx context.Context, ino object.InodeID) (*Reader, error) {
+func (n *Node) openNamed(ctx context.Context, ino object.InodeID, before *gone) (*Reader, error) {
 	r, err := n.OpenInode(ctx, ino)
 	switch {
 	case object.IsKind(err, object.KindStale):
-		return nil, again{err} // replaced between the two looks
+		return nil, before.again(ino, err) // replaced between the two looks
 	case err == nil && r.inode.Nlink == 0:
 		r.Close()
-		return nil, again{errNoObject()} // replaced: what it was may be going already
+		return nil, before.again(ino, errNoObject()) // replaced: what it was may be going already
 	}
 	return r, err
 }
@@ -136,6 +137,7 @@ func (n *Node) Stat(ctx context.Context, bucket, key string) (Object, error) {
 }
 
 func (n *Node) stat(ctx context.Context, bucket, key string) (rec *object.Inode, err error) {
+	var before gone
 	err = n.retry(ctx, func() error {
 		s, err := n.find(ctx, bucket, key, wantRecord)
 		if err != nil {
@@ -145,7 +147,7 @@ func (n *Node) stat(ctx context.Context, bucket, key string) (rec *object.Inode,
 			rec, err = n.GetAttr(ctx, s.ino)
 		}
 		if object.IsKind(err, object.KindStale) {
-			return again{err}
+			return before.again(s.ino, err)
 		}
 		if err == nil && rec.Implicit {
 			return errNoObject()

@@ -2,6 +2,7 @@ package replication
 
 import (
 	"context"
+	"errors"
 	"io"
 	"slices"
 	"strings"
@@ -103,27 +104,63 @@ func (n *Node) commitObject(ctx context.Context, bucket, key string, rc *receive
 }
 
 // swap applies a Put. Where its conditions, or what it inherits, are about an
-// inode of another partition, that is held as it is while the name changes.
+// inode of another partition, that is held as it is while the name changes. If
+// that is gone, and the name led to it all the same, an unconditional Put
+// replaces the name and inherits nothing.
 func (n *Node) swap(ctx context.Context, p *place, put *namespace.Put) (*namespace.Result, error) {
 	put.Ask = put.Inherit
-	r, err := n.do(ctx, p.dir.Partition(), &namespace.Command{Epoch: p.epoch, Token: token(ctx), Put: put})
+	send := func() (*namespace.Result, error) {
+		return n.do(ctx, p.dir.Partition(), &namespace.Command{Epoch: p.epoch, Token: token(ctx), Put: put})
+	}
+	return n.judged(ctx, send, func(id object.InodeID) (*namespace.Result, error) {
+		held := *put
+		held.Inode, held.Inherit, held.Ask = id, false, false
+		hold := &namespace.Hold{Inode: id, Cond: put.Cond, Still: put.Inherit}
+		return n.transact(ctx, plan{
+			halves:  []half{{id.Partition(), namespace.Half{Hold: hold}}},
+			decider: p.dir.Partition(),
+			epoch:   p.epoch,
+			decide: func(prepared []*namespace.Result) *namespace.Decide {
+				if was := prepared[0].Inode; put.Inherit && was.Type == object.TypeRegular {
+					held.Node.Mode, held.Node.UID, held.Node.GID = was.Mode, was.UID, was.GID
+				}
+				return &namespace.Decide{Put: &held}
+			},
+		})
+	}, func(id object.InodeID) (*namespace.Result, error) {
+		if !put.Cond.Empty() {
+			return nil, errDangling(id)
+		}
+		put.Ask = false
+		return send()
+	})
+}
+
+// judged sends an entry about a name. Where it answers that the name's inode
+// lives elsewhere and is to be asked first, held does both; dangling is called
+// instead where that inode is gone and the name leads to it nevertheless.
+func (n *Node) judged(ctx context.Context, send func() (*namespace.Result, error), held, dangling func(object.InodeID) (*namespace.Result, error)) (*namespace.Result, error) {
+	r, err := send()
 	if r == nil || r.Elsewhere == 0 {
 		return r, err
 	}
-	held := *put
-	held.Inode, held.Inherit, held.Ask = r.Elsewhere, false, false
-	hold := &namespace.Hold{Inode: held.Inode, Cond: put.Cond, Still: put.Inherit}
-	return n.transact(ctx, plan{
-		halves:  []half{{held.Inode.Partition(), namespace.Half{Hold: hold}}},
-		decider: p.dir.Partition(),
-		epoch:   p.epoch,
-		decide: func(prepared []*namespace.Result) *namespace.Decide {
-			if was := prepared[0].Inode; put.Inherit && was.Type == object.TypeRegular {
-				held.Node.Mode, held.Node.UID, held.Node.GID = was.Mode, was.UID, was.GID
-			}
-			return &namespace.Decide{Put: &held}
-		},
-	})
+	id := r.Elsewhere
+	if r, err = held(id); !errors.Is(err, errAgain) {
+		return r, err
+	}
+	lost, gerr := n.isGone(ctx, id)
+	if gerr != nil || !lost {
+		return r, err
+	}
+	// It is gone: does the name lead there still?
+	r, err = send()
+	if r == nil || r.Elsewhere == 0 {
+		return r, err
+	}
+	if r.Elsewhere != id {
+		return r, again{err} // replaced meanwhile
+	}
+	return dangling(id)
 }
 
 // adopt makes a received body fit for a partition that does not own its
@@ -225,21 +262,22 @@ func (n *Node) Delete(ctx context.Context, bucket, key string, c Conditions) err
 
 func (n *Node) deleteFile(ctx context.Context, p *place, c namespace.Cond) (*namespace.Result, error) {
 	un := &namespace.Unlink{Dir: p.dir, Name: p.name, Cond: c, Cascade: p.chain}
-	r, err := n.do(ctx, p.dir.Partition(), &namespace.Command{Epoch: p.epoch, Token: token(ctx), Unlink: un})
-	if object.IsKind(err, object.KindIsDirectory) {
-		return r, errNoObject() // the key without "/" is not there
-	}
-	if r == nil || r.Elsewhere == 0 {
+	return n.judged(ctx, func() (*namespace.Result, error) {
+		r, err := n.do(ctx, p.dir.Partition(), &namespace.Command{Epoch: p.epoch, Token: token(ctx), Unlink: un})
+		if object.IsKind(err, object.KindIsDirectory) {
+			return r, errNoObject() // the key without "/" is not there
+		}
 		return r, err
-	}
-	held := *un
-	held.Inode = r.Elsewhere
-	return n.transact(ctx, plan{
-		halves:  []half{{held.Inode.Partition(), namespace.Half{Hold: &namespace.Hold{Inode: held.Inode, Cond: c}}}},
-		decider: p.dir.Partition(),
-		epoch:   p.epoch,
-		decide:  func([]*namespace.Result) *namespace.Decide { return &namespace.Decide{Unlink: &held} },
-	})
+	}, func(id object.InodeID) (*namespace.Result, error) {
+		held := *un
+		held.Inode = id
+		return n.transact(ctx, plan{
+			halves:  []half{{id.Partition(), namespace.Half{Hold: &namespace.Hold{Inode: id, Cond: c}}}},
+			decider: p.dir.Partition(),
+			epoch:   p.epoch,
+			decide:  func([]*namespace.Result) *namespace.Decide { return &namespace.Decide{Unlink: &held} },
+		})
+	}, func(id object.InodeID) (*namespace.Result, error) { return nil, errDangling(id) })
 }
 
 func (n *Node) deleteMarker(ctx context.Context, p *place, c Conditions) (*namespace.Result, error) {

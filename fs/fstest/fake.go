@@ -31,10 +31,14 @@ type Fake struct {
 	events  []api.Event
 	grown   chan struct{} // closed and replaced with each event
 	broken  chan struct{} // closed and replaced by BreakEvents
+	tokens  int           // of Keep, without Done
 
 	// Before, when set, runs before each call, without the lock; its error is
 	// the call's. Set it by SetBefore.
 	before func(ctx context.Context, op string) error
+	// after runs after each SetAttr and Write that was carried out, without the
+	// lock; its error is the call's: the answer was lost. Set it by SetAfter.
+	after func(ctx context.Context, op string) error
 }
 
 var _ fs.Backend = (*Fake)(nil)
@@ -59,6 +63,13 @@ func (f *Fake) SetBefore(before func(ctx context.Context, op string) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.before = before
+}
+
+// SetAfter sets what runs after each SetAttr and Write that was carried out, or nil.
+func (f *Fake) SetAfter(after func(ctx context.Context, op string) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.after = after
 }
 
 // Calls returns how often each operation was called, and starts counting anew.

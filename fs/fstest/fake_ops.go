@@ -51,17 +51,17 @@ func (f *Fake) GetAttr(ctx context.Context, ino object.InodeID) (*object.Inode, 
 
 // SetAttr is Backend's.
 func (f *Fake) SetAttr(ctx context.Context, ino object.InodeID, a api.SetAttr) (*object.Inode, error) {
-	n, unlock, err := f.get(ctx, "setattr", ino)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
+	n, _, err := f.once(ctx, "setattr", ino, func(n *object.Inode) (int64, error) { return 0, f.setAttr(n, a) })
+	return n, err
+}
+
+func (f *Fake) setAttr(n *object.Inode, a api.SetAttr) error {
 	if a.Size != nil {
-		f.resize(ino, *a.Size)
+		f.resize(n.ID, *a.Size)
 	}
 	f.changed(n, a.Size != nil)
 	apply(n, a)
-	return copyOf(n), nil
+	return nil
 }
 
 func apply(n *object.Inode, a api.SetAttr) {
@@ -286,25 +286,24 @@ func (f *Fake) Write(ctx context.Context, ino object.InodeID, off int64, body io
 	if err != nil {
 		return nil, 0, err
 	}
-	n, unlock, err := f.get(ctx, "write", ino)
-	if err != nil {
-		return nil, 0, err
-	}
-	defer unlock()
+	return f.once(ctx, "write", ino, func(n *object.Inode) (int64, error) { return f.write(n, off, data, o) })
+}
+
+func (f *Fake) write(n *object.Inode, off int64, data []byte, o api.WriteOptions) (at int64, err error) {
 	if len(o.Cond.IfMatch) > 0 && o.Cond.IfMatch[0] != n.ETag() {
-		return nil, 0, fail(object.KindPrecondition)
+		return 0, fail(object.KindPrecondition)
 	}
 	if o.Append {
-		off = int64(len(f.content[ino]))
+		off = int64(len(f.content[n.ID]))
 	}
 	end := off + int64(len(data))
-	if end > int64(len(f.content[ino])) || o.Truncate {
-		f.resize(ino, end)
+	if end > int64(len(f.content[n.ID])) || o.Truncate {
+		f.resize(n.ID, end)
 	}
-	copy(f.content[ino][off:], data)
+	copy(f.content[n.ID][off:], data)
 	f.changed(n, true)
 	apply(n, o.Attr)
-	return copyOf(n), off, nil
+	return off, nil
 }
 
 // Punch is Backend's.

@@ -28,10 +28,12 @@ func (c *Client) do(ctx context.Context, k *call) (*http.Response, error) {
 		return nil, k.fail(err)
 	}
 	defer p.end() // from here on the body is the caller's again
-	var seq uint64
+	var kept *Kept
 	if k.mutation {
-		seq = c.session.begin()
-		defer c.session.end(seq)
+		if kept = c.kept(ctx); kept == nil {
+			ctx, kept = c.Keep(ctx)
+			defer kept.Done()
+		}
 	}
 	start := time.Now()
 	node := c.current.Load()
@@ -40,9 +42,12 @@ func (c *Client) do(ctx context.Context, k *call) (*http.Response, error) {
 			if k.header == nil {
 				k.header = http.Header{}
 			}
-			c.session.stamp(k.header, seq, attempt > 0)
+			c.session.stamp(k.header, kept.seq, kept.sent.Swap(true))
 		}
 		resp, err := c.attempt(ctx, k, int(node)%len(c.nodes), p)
+		if k.mutation {
+			kept.note(err)
+		}
 		if err == nil {
 			c.current.Store(node)
 			return resp, nil

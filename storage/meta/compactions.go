@@ -62,6 +62,8 @@ type compactions struct {
 	failed   error               // why the database was not opened: there will be no ledger
 	free     bool                // nothing is held any more
 	balanced int                 // how often the books were found right
+	unread   error               // why the directory could not be looked at, the last time
+	told     bool                // somebody heard of that, for what is held now
 	patience time.Duration       // stuckAfter, but for tests
 }
 
@@ -120,9 +122,10 @@ func (c *compactions) line(format string, args []any) {
 // successors written, in full. Otherwise damaged is told so, and has to make it known
 // for good before it returns. An error: the database was not opened, so that nobody
 // can check the compaction; it must not be installed. stuck is told, again and again,
-// when it can be neither checked nor found idle for long (its directory cannot be
-// read, say): whoever waits for it must not wait on.
-func (c *compactions) hold(damaged func(what string), stuck func()) error {
+// when it can be neither checked nor found idle for long: whoever waits for it must
+// not wait on. unread is told at once, and once for what is held together, why the
+// directory cannot be read; as soon as it can be, all goes on.
+func (c *compactions) hold(damaged func(what string), stuck func(), unread func(why error)) error {
 	suspect := time.NewTimer(suspectAfter)
 	defer suspect.Stop()
 	look := time.NewTicker(lookAgain)
@@ -136,6 +139,9 @@ func (c *compactions) hold(damaged func(what string), stuck func()) error {
 			return nil
 		case unchecked:
 			return c.failure()
+		}
+		if why := c.untold(); why != nil {
+			unread(why)
 		}
 		select {
 		case <-turn:
@@ -160,6 +166,17 @@ func (c *compactions) hold(damaged func(what string), stuck func()) error {
 			}
 		}
 	}
+}
+
+// untold is why the directory could not be looked at, where nobody has heard of it.
+func (c *compactions) untold() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.told || c.unread == nil {
+		return nil
+	}
+	c.told = true
+	return c.unread
 }
 
 // heard is how many lines have come.
@@ -221,6 +238,7 @@ func (c *compactions) letGo(b balance) {
 	maps.Copy(c.made, b.made)
 	clear(c.reading)
 	clear(c.adding)
+	c.told = false
 	c.balanced++
 	c.turned()
 }
@@ -279,7 +297,7 @@ func (c *compactions) balance() balance {
 // may be taken for it when it has as many keys: that is not told either.
 func (c *compactions) findMade(b *balance) {
 	written, err := c.ledger.written()
-	if err != nil { // most likely too many files are open: it passes, or is looked at again
+	if c.unread = err; err != nil { // most likely too many files are open: it passes, or is looked at again
 		b.known = false
 		return
 	}

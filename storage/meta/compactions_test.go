@@ -186,12 +186,40 @@ func refused(t *testing.T, dir string) {
 	}
 }
 
+// copyAtOnce copies a database's files as they were at one moment, while memtables
+// are flushed: it begins again when the manifest changed meanwhile.
+func copyAtOnce(to, from string) error {
+	for {
+		before, err := os.ReadFile(filepath.Join(from, "MANIFEST"))
+		if err := errors.Join(err, os.RemoveAll(to), os.MkdirAll(to, 0o700)); err != nil {
+			return err
+		}
+		files, err := os.ReadDir(from)
+		if err != nil {
+			return err
+		}
+		for _, f := range files {
+			data, err := os.ReadFile(filepath.Join(from, f.Name()))
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // flushed: its successor is there
+			}
+			if err = errors.Join(err, os.WriteFile(filepath.Join(to, f.Name()), data, 0o600)); err != nil {
+				return err
+			}
+		}
+		after, err := os.ReadFile(filepath.Join(from, "MANIFEST"))
+		if err != nil || bytes.Equal(before, after) {
+			return err
+		}
+	}
+}
+
 // TestKillBeforeTheDamageIsNoted: what is on the disk while the loss is found and not
 // yet written down still has the bad blocks, and so does not open.
 func TestKillBeforeTheDamageIsNoted(t *testing.T) {
 	dir, copied := t.TempDir(), t.TempDir()
 	marks := &marking{FS: vfs.OS(), at: func() error {
-		return image(filepath.Join(copied, dataName), filepath.Join(dir, dataName))
+		return copyAtOnce(filepath.Join(copied, dataName), filepath.Join(dir, dataName))
 	}}
 	db := rot(t, dir, marks)
 	if err := write(t, db, same); err == nil {
@@ -206,30 +234,6 @@ func TestKillBeforeTheDamageIsNoted(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused(t, copied)
-}
-
-// image copies what a kill leaves. Badger goes on flushing meanwhile, so the copy is one
-// moment's only if the manifest is the same before and after it: a new table comes before the
-// manifest's word of it, and an old one goes after.
-func image(to, from string) error {
-	manifest := filepath.Join(from, "MANIFEST")
-	for {
-		before, err := os.ReadFile(manifest)
-		if err != nil {
-			return err
-		}
-		if err := os.RemoveAll(to); err != nil {
-			return err
-		}
-		copyErr := os.CopyFS(to, os.DirFS(from))
-		after, err := os.ReadFile(manifest)
-		if err != nil {
-			return err
-		}
-		if bytes.Equal(before, after) {
-			return copyErr
-		}
-	}
 }
 
 // TestDamageThatCannotBeNoted: the compaction is held as long as the mark cannot be
@@ -284,7 +288,7 @@ func held(c *compactions) <-chan string {
 	end := make(chan string, 1)
 	go func() {
 		what := ""
-		if err := c.hold(func(damage string) { what = damage }, func() {}); err != nil {
+		if err := c.hold(func(damage string) { what = damage }, func() {}, func(error) {}); err != nil {
 			what = err.Error()
 		}
 		end <- what
@@ -301,7 +305,7 @@ func TestUncheckableCompaction(t *testing.T) {
 	read(&c, 0, 10, 0)
 	told, done := make(chan struct{}), make(chan error, 1)
 	once := sync.OnceFunc(func() { close(told) })
-	go func() { done <- c.hold(func(what string) { t.Error("told", what) }, once) }()
+	go func() { done <- c.hold(func(what string) { t.Error("told", what) }, once, func(error) {}) }()
 	select {
 	case <-told:
 	case err := <-done:
@@ -315,6 +319,68 @@ func TestUncheckableCompaction(t *testing.T) {
 		t.Errorf("who waited gets %v", err)
 	}
 }
+
+// TestUnreadableDirectoryIsToldAtOnce: a compaction that waits until the directory
+// can be read says so when it begins to wait, once for all its parts, and goes on.
+func TestUnreadableDirectoryIsToldAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	hidden := dir + ".hidden"
+	ledger := &unreadable{accounts: &accounts{counts: map[uint64]uint64{1: 10, 2: 10}}, dir: hidden}
+	logged := make(chan slog.Record, 100)
+	l := newBadgerLog(slog.New(recording{slog.DiscardHandler, logged}))
+	l.books.attach(ledger)
+	for round := range uint64(2) { // the next compaction tells anew
+		ledger.set(1 + round)
+		read(&l.books, 0, 0, 10)
+		var parts sync.WaitGroup
+		start := time.Now()
+		for range 3 {
+			parts.Go(func() { l.Infof(lineStats, "of a part") })
+		}
+		select {
+		case r := <-logged:
+			if !strings.Contains(r.Message, "limit of open files") || r.Level != slog.LevelError {
+				t.Errorf("logged %v %q", r.Level, r.Message)
+			}
+		case <-time.After(stuckAfter / 10):
+			t.Fatalf("nothing was logged in %v", time.Since(start))
+		}
+		time.Sleep(20 * lookAgain) // not a wait for something: the parts must have looked again
+		must(t, os.Symlink(dir, hidden))
+		parts.Wait()
+		must(t, os.Remove(hidden))
+		if len(logged) > 0 {
+			t.Errorf("and again: %q", (<-logged).Message)
+		}
+	}
+	must(t, l.damage())
+}
+
+// unreadable are accounts whose directory is looked at.
+type unreadable struct {
+	*accounts
+	dir string
+}
+
+func (u *unreadable) written() (map[uint64]uint64, error) {
+	if _, err := os.ReadDir(u.dir); err != nil {
+		return nil, err
+	}
+	return nil, nil
+}
+
+// recording is a log that a test reads.
+type recording struct {
+	slog.Handler
+	records chan slog.Record
+}
+
+func (r recording) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
+func (r recording) Handle(_ context.Context, rec slog.Record) error {
+	r.records <- rec
+	return nil
+}
+func (r recording) WithAttrs([]slog.Attr) slog.Handler { return r }
 
 func read(c *compactions, id int, added, skipped uint64) {
 	c.line(lineKeys, []any{id, added, skipped, time.Second})

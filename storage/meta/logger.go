@@ -58,7 +58,7 @@ func (l *badgerLog) debug(format string, args []any) {
 		l.log.Debug("badger: " + trimmed(format, args))
 	}
 	if format == lineStats {
-		if err := l.books.hold(l.compactionLost, l.compactionStuck); err != nil {
+		if err := l.books.hold(l.compactionLost, l.compactionStuck, l.compactionUnread); err != nil {
 			select {
 			case l.unopened <- err:
 			default:
@@ -91,6 +91,11 @@ func (l *badgerLog) compactionLost(what string) {
 func (l *badgerLog) compactionStuck() {
 	l.log.Error("metadata: a compaction is held, since it cannot be checked: look at the directory and the limit of open files, and restart")
 	l.giveUp()
+}
+
+// compactionUnread tells of a compaction that waits until the directory can be read.
+func (l *badgerLog) compactionUnread(why error) {
+	l.log.Error("metadata: a compaction is held until the database's directory can be read, and commits will wait for it: raise the limit of open files (ulimit -n), or look at the directory and its disk", "err", why)
 }
 
 func (l *badgerLog) giveUp() { l.once.Do(func() { close(l.stuck) }) }
