@@ -284,7 +284,7 @@ func (n *Node) CreateWith(ctx context.Context, dir object.InodeID, name string, 
 	}
 	rc, err := n.receive(ctx, dir.Partition(), body, o.Size, object.MaxFileSize)
 	if err != nil {
-		return nil, err
+		return inodeOf(n.orKept(ctx, err))
 	}
 	rec := newInode(object.TypeRegular, node)
 	overlay(&rec, o.Attr)
