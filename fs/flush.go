@@ -368,13 +368,15 @@ func (s *sender) write(i int, o api.WriteOptions, alone bool) error {
 	if alone && s.base.Version != 0 && s.f.nodes.cachedVersion(s.fl.ino) == s.base.Version {
 		from, o.Cond.IfMatch = s.base.Version, []string{s.base.ETag()}
 	}
-	n, at, err := s.put(e, o)
+	n, at, unheard, err := s.put(e, o)
 	if from != 0 && s.unsure == nil && object.IsKind(err, object.KindPrecondition) {
 		from, o.Cond.IfMatch = 0, nil // somebody else wrote too; the last one wins
-		n, at, err = s.put(e, o)
+		again := false
+		n, at, again, err = s.put(e, o)
+		unheard = unheard || again
 	}
 	if err != nil {
-		if o.Append && outcomeUnknown(err) {
+		if o.Append && (outcomeUnknown(err) || unheard) {
 			// A second one could be a second copy: it is not repeated, and the
 			// program gets the error.
 			s.sent[i], s.lost = true, err
@@ -390,20 +392,23 @@ func (s *sender) write(i int, o api.WriteOptions, alone bool) error {
 	return nil
 }
 
-// put is the request of a write. One that ends the file there is the layer's only one.
-func (s *sender) put(e extent, o api.WriteOptions) (n *object.Inode, at int64, err error) {
+// put is the request of a write. One that ends the file there is the layer's only
+// one. unheard: one of its attempts had no answer, whatever the last one was told.
+func (s *sender) put(e extent, o api.WriteOptions) (n *object.Inode, at int64, unheard bool, err error) {
 	send := func(ctx context.Context) (err error) {
 		n, at, err = s.f.b.Write(ctx, s.fl.ino, e.off, bytes.NewReader(e.data), o)
 		return err
 	}
 	if o.Truncate {
 		err = s.once(&s.all, send)
-		return n, at, err
+		return n, at, false, err
 	}
 	ctx, end := s.f.begin(nil)
 	defer end()
+	ctx, kept := s.f.b.Keep(ctx)
+	defer kept.Done()
 	err = send(ctx)
-	return n, at, err
+	return n, at, kept.Unheard(), err
 }
 
 // outcomeUnknown reports whether a request that failed may have been carried

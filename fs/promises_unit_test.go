@@ -21,6 +21,14 @@ type stub struct {
 	read    func(dst []byte, version uint64) (int, error)
 }
 
+// Keep keeps nothing: each call's outcome is what it says.
+func (s *stub) Keep(ctx context.Context) (context.Context, Kept) { return ctx, unkept{} }
+
+type unkept struct{ Kept }
+
+func (unkept) Unheard() bool { return false }
+func (unkept) Done()         {}
+
 func (s *stub) Hold(_ context.Context, inos []object.InodeID) error { return s.hold(inos) }
 
 func (s *stub) SetAttr(_ context.Context, ino object.InodeID, a api.SetAttr) (*object.Inode, error) {

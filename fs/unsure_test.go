@@ -171,3 +171,23 @@ func TestUnsureTruncationEndsWithTheFile(t *testing.T) {
 		t.Fatalf("%q, %v", got, err)
 	}
 }
+
+// An append that the cluster refused when it was asked again, after an attempt
+// without an answer, may have happened: it is not sent a second time.
+func TestAppendRefusedAfterALostAnswer(t *testing.T) {
+	dir, fake, s := mount(t, slowWriteback)
+	f, _ := openLog(t, dir, fake, []byte("0123456789"), os.O_APPEND)
+	line(t, f, "mine\n")
+	fake.SetAfter(failing("write", object.KindNoSpace))
+	if err := s.Sync(t.Context()); !object.IsKind(err, object.KindNoSpace) {
+		t.Fatalf("Sync: %v", err)
+	}
+	fake.SetAfter(nil)
+	if err := f.Sync(); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("fsync of what may be lost: %v", err)
+	}
+	ok(t, s.Sync(t.Context()))
+	if got := content(t, fake, "log"); got != "0123456789mine\n" {
+		t.Fatalf("%q", got)
+	}
+}

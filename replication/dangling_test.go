@@ -146,3 +146,39 @@ func TestNameOfAGoneInodeCanBeRepairedAndDropped(t *testing.T) {
 		r.Close()
 	}
 }
+
+// A directory's name of that kind goes by rmdir, and by the key of its marker.
+func TestNameOfAGoneDirectoryCanBeDropped(t *testing.T) {
+	n, ctx := newNode(t)
+	a := mkdirs(t, n, "a")
+	for name, op := range map[string]func(ctx context.Context, name string) error{
+		"rmdir":         func(ctx context.Context, name string) error { return n.Rmdir(ctx, a, name) },
+		"delete marker": func(ctx context.Context, name string) error { return n.Delete(ctx, "box", "a/"+name+"/", Conditions{}) },
+	} {
+		for i := range 4 { // in several partitions, maybe the parent's own
+			name := fmt.Sprint(name, i)
+			d := mkdirs(t, n, "a", name)
+			// Its inode goes, as rmdir makes it go, and the name stays.
+			r, err := n.propose(ctx, d.Partition(), &namespace.Command{Prepare: &namespace.Prepare{Decider: d.Partition(),
+				Halves: []namespace.Half{{Dead: &namespace.Dead{Dir: d}}}}})
+			if err = errors.Join(err, r.Err()); err != nil {
+				t.Fatal(err)
+			}
+			r, err = n.propose(ctx, d.Partition(), &namespace.Command{Finish: &namespace.Finish{Tx: r.Tx, Committed: true}})
+			if err = errors.Join(err, r.Err()); err != nil {
+				t.Fatal(err)
+			}
+			if err := op(quickly(t), name); err != nil {
+				t.Error(name, err)
+			}
+			if _, err := n.Lookup(quickly(t), a, name); !object.IsKind(err, object.KindNotFound) {
+				t.Errorf("%s: the name is still there: %v", name, err)
+			}
+		}
+	}
+	parent, err := n.GetAttr(ctx, a)
+	if err != nil || parent.Nlink != 2 {
+		t.Errorf("the parent has %d links, %v", parent.Nlink, err)
+	}
+	wantKind(t, n.Rmdir(ctx, a, "never"), object.KindNotFound)
+}

@@ -284,7 +284,7 @@ func (n *Node) CreateWith(ctx context.Context, dir object.InodeID, name string, 
 	}
 	rc, err := n.receive(ctx, dir.Partition(), body, o.Size, object.MaxFileSize)
 	if err != nil {
-		return nil, err
+		return inodeOf(n.orKept(ctx, err))
 	}
 	rec := newInode(object.TypeRegular, node)
 	overlay(&rec, o.Attr)
@@ -409,14 +409,25 @@ func (n *Node) Rmdir(ctx context.Context, dir object.InodeID, name string) error
 }
 
 func (n *Node) rmdir(ctx context.Context, dir object.InodeID, name string, ino object.InodeID, epoch uint64, up *namespace.Cascade, mount bool) (*namespace.Result, error) {
-	return n.transact(ctx, plan{
+	drop := plan{
 		halves:  []half{{ino.Partition(), namespace.Half{Dead: &namespace.Dead{Dir: ino}}}},
 		decider: dir.Partition(),
 		epoch:   epoch,
 		decide: func([]*namespace.Result) *namespace.Decide {
 			return &namespace.Decide{DropDentry: &namespace.DropDentry{Dir: dir, Name: name, Inode: ino, Mount: mount, Cascade: up}}
 		},
-	})
+	}
+	r, err := n.transact(ctx, drop)
+	if !object.IsKind(err, object.KindStale) {
+		return r, err
+	}
+	if lost, gerr := n.isGone(ctx, ino); gerr != nil || !lost {
+		return r, err
+	}
+	// Either somebody else was faster, and the name is gone too; or it leads to an
+	// inode that is gone: then there is nothing to mark, and the name can go.
+	drop.halves = []half{{dir.Partition(), namespace.Half{Refs: &namespace.Refs{}}}}
+	return n.transact(ctx, drop)
 }
 
 // SetXattr sets an extended attribute; create and replace as XATTR_CREATE and XATTR_REPLACE.

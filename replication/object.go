@@ -42,7 +42,7 @@ func (n *Node) putObject(ctx context.Context, bucket, key string, body io.Reader
 	}
 	rc, err := n.receive(ctx, owner, body, o.Size, n.cfg.MaxObjectSize)
 	if err != nil {
-		return nil, err
+		return inodeOf(n.orKept(ctx, err))
 	}
 	if isDir {
 		n.discard(rc)

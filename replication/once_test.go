@@ -3,8 +3,10 @@ package replication
 import (
 	"bytes"
 	"context"
+	"io"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
 	"github.com/skshohagmiah/bucketdb/storage/object"
@@ -192,4 +194,50 @@ func TestRetriesWhoseSubjectIsGone(t *testing.T) {
 		}
 	}
 	checkAtRest(t, n)
+}
+
+// A retry whose body cannot be stored (a disk that filled up meanwhile) still
+// finds that the first attempt happened.
+func TestRetryWithoutRoomFindsItsResult(t *testing.T) {
+	n, ctx := newNode(t)
+	mustPut(t, n, "log", []byte("old"))
+	log, err := n.Resolve(ctx, "box", "log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(ctx context.Context, body io.Reader) (*object.Inode, error){
+		"append": func(ctx context.Context, body io.Reader) (*object.Inode, error) {
+			ino, at, err := n.Write(ctx, log.ID, 0, body, WriteOptions{Size: 3, Append: true})
+			if err == nil && at != 3 {
+				t.Errorf("it went to %d", at)
+			}
+			return ino, err
+		},
+		"put": func(ctx context.Context, body io.Reader) (*object.Inode, error) {
+			o, err := n.Put(ctx, "box", "new", body, PutOptions{Size: 3})
+			return o.Inode, err
+		},
+		"create": func(ctx context.Context, body io.Reader) (*object.Inode, error) {
+			root, err := n.Resolve(ctx, "box", "")
+			if err != nil {
+				return nil, err
+			}
+			return n.CreateWith(ctx, root.ID, "created", NewNode{Mode: 0o644}, body, WriteOptions{Size: 3})
+		},
+	} {
+		full := object.Errorf(object.KindNoSpace, "the disk is full")
+		first, second := attempts(ctx)
+		was, err := change(first, strings.NewReader("new"))
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		is, err := change(second, iotest.ErrReader(full))
+		if err != nil || is.ID != was.ID || is.Version != was.Version {
+			t.Errorf("%s: the retry got %v, %v; the first attempt made %v", name, is, err, was)
+		}
+		_, unmade := attempts(ctx) // nothing to be found: the error stays
+		if _, err := change(unmade, iotest.ErrReader(full)); !object.IsKind(err, object.KindNoSpace) {
+			t.Errorf("%s, which did not happen: %v", name, err)
+		}
+	}
 }

@@ -16,8 +16,12 @@ func (n *Node) Write(ctx context.Context, ino object.InodeID, off int64, body io
 		return nil, 0, object.Errorf(object.KindInvalid, "the offset is negative")
 	}
 	rc, err := n.receive(ctx, ino.Partition(), body, o.Size, namespace.MaxExtents*n.cfg.ChunkSize)
-	if err != nil {
-		return nil, 0, err
+	if err != nil { // no room, say, for what an earlier attempt brought
+		r, err := n.orKept(ctx, err)
+		if err != nil {
+			return nil, 0, err
+		}
+		return r.Inode, r.Offset, nil
 	}
 	sp := &namespace.Splice{Inode: ino, Cond: cond(o.Cond), Offset: off, Length: rc.body.Size, Append: o.Append, Truncate: o.Truncate,
 		Grow: rc.body.Size > 0, Content: newContentID(), Attr: setAttr(ino, o.Attr)}

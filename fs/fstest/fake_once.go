@@ -11,6 +11,7 @@ import (
 type kept struct {
 	f       *Fake
 	settled bool // there is a result
+	unheard bool // and its answer was lost
 	n       *object.Inode
 	at      int64
 	err     error
@@ -34,7 +35,11 @@ func (f *Fake) Tokens() int {
 	return f.tokens
 }
 
-func (k *kept) Unheard() bool { return false }
+func (k *kept) Unheard() bool {
+	k.f.mu.Lock()
+	defer k.f.mu.Unlock()
+	return k.unheard
+}
 
 func (k *kept) Done() {
 	k.f.mu.Lock()
@@ -75,6 +80,9 @@ func (f *Fake) once(ctx context.Context, op string, ino object.InodeID, do func(
 	unlock()
 	if after != nil && r.err == nil {
 		if err := after(ctx, op); err != nil {
+			f.mu.Lock()
+			k.unheard = true
+			f.mu.Unlock()
 			return nil, 0, err
 		}
 	}
