@@ -42,7 +42,8 @@ func (h slowLog) Enabled(context.Context, slog.Level) bool { return true }
 // An Open that fails for a reason that passes leaves a healthy store healthy.
 func TestFailedOpenWhileCompacting(t *testing.T) {
 	dir := t.TempDir()
-	for i := range 8 {
+	const tables = 5 // as many as make Badger compact: one more Open could do it too early
+	for i := range tables {
 		db, err := Open(Options{Dir: dir})
 		if err != nil {
 			t.Fatal(err)
@@ -91,7 +92,7 @@ func TestFailedOpenWhileCompacting(t *testing.T) {
 	v := db.Partition(1).View()
 	defer v.Close()
 	n := 0
-	if err := v.Ascend(nil, nil, func(_, _ []byte) (bool, error) { n++; return true, nil }); err != nil || n != 1600 {
+	if err := v.Ascend(nil, nil, func(_, _ []byte) (bool, error) { n++; return true, nil }); err != nil || n != 200*tables {
 		t.Error(n, err)
 	}
 }
