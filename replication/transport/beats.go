@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"encoding/binary"
+	"runtime"
 	"sync"
 	"time"
 
@@ -14,8 +15,10 @@ import (
 const (
 	// beatAnswerWindow is how long the answers to one frame of heartbeats gather.
 	beatAnswerWindow = 3 * time.Millisecond
-	// maxBeats is the number of heartbeats that a decoder accepts in one frame.
-	maxBeats = 1 << 14
+	// maxBeats is the number of heartbeats that a decoder accepts in one frame, and
+	// sendBeats how many are sent in one: with headers they must fit it.
+	maxBeats  = 1 << 14
+	sendBeats = 1 << 10
 )
 
 // beats gathers the heartbeats of all groups to one peer, so that they share a
@@ -26,32 +29,36 @@ type beats struct {
 	mu      sync.Mutex // guards what follows
 	pending []*beat
 	timer   bool // a flush is due when the window ends
+	soon    bool // a flush is about to be made: probes that come meanwhile share it
 }
 
-// beat is one heartbeat, of raft's or of Confirm's.
+// beat is one AppendEntries without entries: a heartbeat, or what Probe sends.
 type beat struct {
-	g       *Group
-	term    uint64
-	version raft.ProtocolVersion
-	probe   bool   // a reader waits: the peer answers at once
-	to      string // of a probe: the peer
-	seq     uint64 // given when it is sent
+	g     *Group
+	req   *raft.AppendEntriesRequest // not changed
+	probe bool                       // a reader waits: the peer answers at once
+	to    string                     // of a probe of Confirm's: the peer
+	seq   uint64                     // given when it is sent
 	// done gets the answer. It is called once, and must not block.
 	done func(resp raft.AppendEntriesResponse, err error)
 	gone func() bool // the caller has given up
 }
 
-// add queues a heartbeat; it is sent when the window ends, or now if now is set.
+// add queues a heartbeat; it is sent when the window ends, or now if now is set,
+// with those of other readers that come at the same moment.
 func (b *beats) add(h *beat, now bool) {
 	b.mu.Lock()
 	b.pending = append(b.pending, h)
+	flush := now && !b.soon
+	b.soon = b.soon || now
 	start := !b.timer && !now
 	if start {
 		b.timer = true
 	}
 	b.mu.Unlock()
 	switch {
-	case now:
+	case flush:
+		runtime.Gosched() // whoever is ready to read as well comes first
 		b.flush()
 	case start:
 		time.AfterFunc(b.p.n.opt.BeatWindow, b.flush)
@@ -62,7 +69,7 @@ func (b *beats) add(h *beat, now bool) {
 func (b *beats) flush() {
 	l := b.p.urgent.ready()
 	b.mu.Lock()
-	b.timer = false
+	b.timer, b.soon = false, false
 	batch := b.pending
 	b.pending = nil
 	b.mu.Unlock()
@@ -89,7 +96,7 @@ func (b *beats) flush() {
 		return
 	}
 	for len(live) > 0 {
-		k := min(len(live), maxBeats)
+		k := min(len(live), sendBeats)
 		b.send(l, live[:k:k])
 		live = live[k:]
 	}
@@ -105,11 +112,11 @@ func (b *beats) waiting() bool {
 func (b *beats) send(l *link, batch []*beat) {
 	buf := newFrame(frameBeats, 16*len(batch)+8)
 	buf = binary.AppendUvarint(buf, uint64(len(batch)))
+	var before raft.RPCHeader
 	for _, h := range batch {
 		h.seq = h.g.sent.Add(1)
-		buf = binary.AppendUvarint(buf, uint64(h.g.id))
-		buf = binary.AppendUvarint(buf, h.term)
-		buf = append(buf, byte(h.version), byte(bit(h.probe)))
+		buf = appendBeat(binary.AppendUvarint(buf, uint64(h.g.id)), h.req, h.probe, before)
+		before = h.req.RPCHeader
 	}
 	left := len(batch) // touched by the link's reader only
 	ex := &exchange{done: func(f frame, err error) bool {
@@ -150,29 +157,26 @@ func (b *beats) answered(batch []*beat, left *int, payload []byte) error {
 		batch[at] = nil
 		*left--
 		var resp raft.AppendEntriesResponse
-		err := body.response(b.p.node, &resp)
+		err := body.response(&resp)
 		if err == nil {
-			h.g.acknowledged(b.p.node, h.seq, h.term, &resp)
+			h.g.acknowledged(b.p.node, h.seq, h.req.Term, &resp)
 		}
 		h.done(resp, err)
 	}
 	return r.err
 }
 
-// beat sends raft's heartbeat and waits for the answer.
-func (g *Group) beat(ctx context.Context, p *peer, term uint64, resp *raft.AppendEntriesResponse) error {
+// beat sends an AppendEntries without entries and waits for the answer.
+func (g *Group) beat(ctx context.Context, p *peer, args *raft.AppendEntriesRequest, probe bool, resp *raft.AppendEntriesResponse) error {
 	type result struct {
 		resp raft.AppendEntriesResponse
 		err  error
 	}
 	done := make(chan result, 1)
-	g.mu.Lock()
-	version := g.version
-	g.mu.Unlock()
 	p.beats.add(&beat{
-		g: g, term: term, version: version, gone: func() bool { return ctx.Err() != nil },
+		g: g, req: args, probe: probe, gone: func() bool { return ctx.Err() != nil },
 		done: func(r raft.AppendEntriesResponse, err error) { done <- result{r, err} },
-	}, false)
+	}, probe)
 	select {
 	case r := <-done:
 		*resp = r.resp
@@ -184,13 +188,7 @@ func (g *Group) beat(ctx context.Context, p *peer, term uint64, resp *raft.Appen
 
 // FlushHeartbeats sends the heartbeats that gather for every peer now.
 func (n *Node) FlushHeartbeats() {
-	n.mu.RLock()
-	peers := make([]*peer, 0, len(n.peers))
-	for _, p := range n.peers {
-		peers = append(peers, p)
-	}
-	n.mu.RUnlock()
-	for _, p := range peers {
+	for _, p := range n.peerList() {
 		p.beats.flush()
 	}
 }
@@ -220,12 +218,12 @@ func (n *Node) receiveBeats(l *link, from Peer, f frame) error {
 		probe bool
 	}
 	list := make([]one, count)
+	var before raft.RPCHeader
 	for i := range list {
 		o := &list[i]
 		o.id = object.PartitionID(r.uint16())
-		o.req = &raft.AppendEntriesRequest{Term: r.uvarint()}
-		o.req.RPCHeader = header(raft.ProtocolVersion(r.byte()), from.Node)
-		o.probe = r.byte() == 1
+		o.req, o.probe = r.beat(before)
+		before = o.req.RPCHeader
 	}
 	if err := r.end(); err != nil {
 		return err
@@ -233,10 +231,15 @@ func (n *Node) receiveBeats(l *link, from Peer, f frame) error {
 	out := &beatAnswers{l: l, id: f.id, left: len(list)}
 	for i, o := range list {
 		reply := func(resp any, err error) { out.add(uint64(i), resp, err, o.probe) }
-		if g := n.group(o.id); g != nil {
-			g.in.push(o.req, nil, 0, reply)
-		} else {
+		g := n.group(o.id)
+		err := n.verifySender(o.id, o.req.RPCHeader, from)
+		switch {
+		case err != nil:
+			reply(nil, err)
+		case g == nil:
 			reply(nil, n.noGroup(o.id))
+		default:
+			g.in.push(o.req, nil, 0, reply)
 		}
 	}
 	return nil

@@ -158,7 +158,7 @@ func BenchmarkDecodeAppend(b *testing.B) {
 	buf := appendRequest(nil, 1, req)
 	b.SetBytes(int64(len(buf)))
 	for range b.N {
-		if _, _, err := decodeRequest(buf, "n"); err != nil {
+		if _, _, err := decodeRequest(buf); err != nil {
 			b.Fatal(err)
 		}
 	}

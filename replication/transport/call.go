@@ -89,7 +89,7 @@ func (n *Node) callNode(ctx context.Context, node string, m uint16, request []by
 		}
 		answer, err := callOn(ctx, l, node, m, request)
 		var lost *errLost
-		if errors.As(err, &lost) && !lost.sent && wait && ctx.Err() == nil {
+		if errors.As(err, &lost) && !lost.sent && (wait || lost.moved) && ctx.Err() == nil {
 			continue
 		}
 		return answer, outcome(err, node)

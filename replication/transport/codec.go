@@ -29,17 +29,11 @@ const (
 // maxBatch is the number of entries in one AppendEntries that a decoder accepts.
 const maxBatch = 1 << 16
 
-// header makes raft's header: the sender's id is the connection's, its address
-// the same id.
-func header(version raft.ProtocolVersion, node string) raft.RPCHeader {
-	return raft.RPCHeader{ProtocolVersion: version, ID: []byte(node), Addr: []byte(node)}
-}
-
 // appendRequest writes partition, kind and a raft request.
 func appendRequest(b []byte, id object.PartitionID, cmd any) []byte {
 	b = binary.AppendUvarint(b, uint64(id))
 	put := func(k rpcKind, h raft.RPCHeader, numbers ...uint64) {
-		b = append(b, byte(k), byte(h.ProtocolVersion))
+		b = appendHeader(append(b, byte(k)), h)
 		for _, v := range numbers {
 			b = binary.AppendUvarint(b, v)
 		}
@@ -85,12 +79,13 @@ func appendEntry(b []byte, e *raft.Log) []byte {
 
 func entrySize(e *raft.Log) int { return 5*binary.MaxVarintLen64 + 1 + len(e.Data) + len(e.Extensions) }
 
-// decodeRequest reads what appendRequest wrote. Entries share the payload's memory.
-func decodeRequest(payload []byte, from string) (object.PartitionID, any, error) {
+// decodeRequest reads what appendRequest wrote. Entries and header share the
+// payload's memory. Who the header names is not checked: see verifySender.
+func decodeRequest(payload []byte) (object.PartitionID, any, error) {
 	r := &reader{b: payload}
 	id := object.PartitionID(r.uint16())
 	kind := rpcKind(r.byte())
-	h := header(raft.ProtocolVersion(r.byte()), from)
+	h := r.header()
 	var cmd any
 	switch kind {
 	case rpcAppend:
@@ -150,7 +145,7 @@ func appendResponse(b []byte, resp any, err error) []byte {
 		return appendError(append(b, 1), err)
 	}
 	put := func(h raft.RPCHeader, flags uint64, numbers ...uint64) {
-		b = append(b, 0, byte(h.ProtocolVersion), byte(flags))
+		b = append(appendHeader(append(b, 0), h), byte(flags))
 		for _, v := range numbers {
 			b = binary.AppendUvarint(b, v)
 		}
@@ -174,11 +169,11 @@ func appendResponse(b []byte, resp any, err error) []byte {
 
 // response reads what appendResponse wrote into resp, which says what is
 // expected. The error is the peer's, or KindInvalid.
-func (r *reader) response(from string, resp any) error {
+func (r *reader) response(resp any) error {
 	if failed := r.byte(); r.err == nil && failed != 0 {
 		return r.error()
 	}
-	h := header(raft.ProtocolVersion(r.byte()), from)
+	h := r.header()
 	flags := r.byte()
 	success := flags&flagSuccess != 0
 	switch c := resp.(type) {

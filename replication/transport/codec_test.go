@@ -15,7 +15,7 @@ import (
 )
 
 func sampleRequests() []any {
-	h := header(3, "node-1")
+	h := headerFrom("node-1#7", "node-1")
 	at := time.Unix(1700000000, 123456789)
 	return []any{
 		&raft.AppendEntriesRequest{RPCHeader: h, Term: 7},
@@ -32,10 +32,15 @@ func sampleRequests() []any {
 	}
 }
 
+// headerFrom is a header as raft fills it: the sender's replica id, and where it lives.
+func headerFrom(id, node string) raft.RPCHeader {
+	return raft.RPCHeader{ProtocolVersion: 3, ID: []byte(id), Addr: []byte(node)}
+}
+
 func TestRequestsSurviveTheWire(t *testing.T) {
 	t.Parallel()
 	for _, want := range sampleRequests() {
-		id, got, err := decodeRequest(appendRequest(nil, 8191, want), "node-1")
+		id, got, err := decodeRequest(appendRequest(nil, 8191, want))
 		must(t, err)
 		if a, is := want.(*raft.AppendEntriesRequest); is && a.Entries == nil {
 			a.Entries = got.(*raft.AppendEntriesRequest).Entries // nil or empty
@@ -48,7 +53,7 @@ func TestRequestsSurviveTheWire(t *testing.T) {
 
 func TestResponsesSurviveTheWire(t *testing.T) {
 	t.Parallel()
-	h := header(3, "n")
+	h := headerFrom("n", "n")
 	for _, want := range []any{
 		&raft.AppendEntriesResponse{RPCHeader: h, Term: 1, LastLog: 2, Success: true},
 		&raft.AppendEntriesResponse{RPCHeader: h, Term: 1, LastLog: 2, NoRetryBackoff: true},
@@ -58,12 +63,12 @@ func TestResponsesSurviveTheWire(t *testing.T) {
 		&raft.TimeoutNowResponse{RPCHeader: h},
 	} {
 		got := reflect.New(reflect.TypeOf(want).Elem()).Interface()
-		must(t, (&reader{b: appendResponse(nil, want, nil)}).response("n", got))
+		must(t, (&reader{b: appendResponse(nil, want, nil)}).response(got))
 		if !reflect.DeepEqual(got, want) {
 			t.Fatalf("%+v became %+v", want, got)
 		}
 	}
-	err := (&reader{b: appendResponse(nil, nil, object.Errorf(object.KindOverload, "busy"))}).response("n", &raft.TimeoutNowResponse{})
+	err := (&reader{b: appendResponse(nil, nil, object.Errorf(object.KindOverload, "busy"))}).response(&raft.TimeoutNowResponse{})
 	wantKind(t, err, object.KindOverload)
 }
 
@@ -96,11 +101,11 @@ func FuzzRequest(f *testing.F) {
 	}
 	f.Add([]byte{0, 1, 3, 1, 1, 1, 1, 0xff, 0xff, 0xff, 0xff, 0x0f})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		id, cmd, err := decodeRequest(b, "n")
+		id, cmd, err := decodeRequest(b)
 		if err != nil {
 			return
 		}
-		id2, again, err := decodeRequest(appendRequest(nil, id, cmd), "n")
+		id2, again, err := decodeRequest(appendRequest(nil, id, cmd))
 		if err != nil || id2 != id || !reflect.DeepEqual(cmd, again) {
 			t.Fatalf("%+v became %+v (%v)", cmd, again, err)
 		}
@@ -112,7 +117,7 @@ func FuzzResponse(f *testing.F) {
 	f.Add(appendResponse(nil, nil, io.EOF))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, resp := range []any{&raft.AppendEntriesResponse{}, &raft.RequestVoteResponse{}, &raft.TimeoutNowResponse{}} {
-			_ = (&reader{b: b}).response("n", resp)
+			_ = (&reader{b: b}).response(resp)
 		}
 		_, _ = decodeAnswer(b)
 		left := 1

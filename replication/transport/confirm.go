@@ -15,6 +15,8 @@ import (
 type mark struct {
 	term, seq uint64 // the highest number acknowledged in the highest term
 	probing   bool   // a probe of Confirm's is under way
+	sent      raft.RPCHeader
+	sentTerm  uint64 // the highest term in which raft sent it anything as leader, and the header
 }
 
 // cohort is the reads that began since the same message was sent: they share
@@ -47,6 +49,8 @@ func (g *Group) Acked(peer string, term uint64) uint64 {
 // close together share a round. term is one that this node leads in, peers are
 // the other voters, and need is the quorum without this node; then no later
 // leader had been elected when the call began. That is the sent-after rule.
+// A peer that raft has sent nothing in the term yet is not probed: its header is
+// not known. Raft's own first message to it will do.
 //
 // KindUnavailable: this node leads in term no more (another leads, or may). It
 // does not notice leadership that ends within a term: end ctx then. KindTimeout,
@@ -63,7 +67,7 @@ func (g *Group) Confirm(ctx context.Context, term uint64, peers []string, need i
 	c := g.join(term, peers, need)
 	var probes []*beat
 	for _, p := range peers {
-		if m := g.mark(p); !m.probing {
+		if m := g.mark(p); !m.probing && m.sentTerm == term {
 			m.probing = true
 			probes = append(probes, g.probe(p))
 		}
@@ -119,8 +123,9 @@ func (g *Group) mark(peer string) *mark {
 // probe makes a heartbeat like those that raft has sent in the term it leads in.
 // The caller holds mu.
 func (g *Group) probe(peer string) *beat {
+	m := g.mark(peer)
 	return &beat{
-		g: g, term: g.ledTerm, version: g.version, probe: true, to: peer,
+		g: g, req: &raft.AppendEntriesRequest{RPCHeader: m.sent, Term: m.sentTerm}, probe: true, to: peer,
 		gone: func() bool { return !g.wants(peer) },
 		done: func(_ raft.AppendEntriesResponse, err error) { g.probed(peer, err) },
 	}
@@ -156,7 +161,7 @@ func (m *mark) after(c *cohort) bool { return m.term == c.term && m.seq > c.note
 // probed sends the next probe if readers came meanwhile, or this one failed.
 func (g *Group) probed(peer string, err error) {
 	g.mu.Lock()
-	again := g.ctx.Err() == nil && g.wanted(peer)
+	again := g.ctx.Err() == nil && g.wanted(peer) && g.mark(peer).sentTerm == g.ledTerm
 	g.mark(peer).probing = again
 	var b *beat
 	if again {

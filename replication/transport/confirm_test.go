@@ -61,7 +61,7 @@ var others = []string{"n2", "n3"}
 
 func beatOnce(t *testing.T, g *Group, to raft.ServerID, term uint64) {
 	t.Helper()
-	must(t, g.AppendEntries(to, "", &raft.AppendEntriesRequest{Term: term, RPCHeader: raft.RPCHeader{ProtocolVersion: 3}}, &raft.AppendEntriesResponse{}))
+	must(t, g.AppendEntries(to, raft.ServerAddress(to), &raft.AppendEntriesRequest{Term: term, RPCHeader: headerFrom(g.n.opt.Node, g.n.opt.Node)}, &raft.AppendEntriesResponse{}))
 }
 
 // TestConfirm is the sent-after rule: an answer to what was sent before a read

@@ -28,9 +28,13 @@ const (
 	appendSize = 1 << 20
 )
 
-// Group is one raft group's transport: raft.Transport, WithPreVote, WithClose.
-// Addresses are node ids. Close it before raft's shutdown is waited for, since
-// AppendEntries to a peer that is away waits for minutes otherwise.
+// Group is one raft group's transport: raft.Transport, WithPreVote, WithClose, and
+// Probe. A raft.ServerAddress is a node id, whom Options.Resolve finds; a
+// raft.ServerID is a replica id, the node's id or node#generation, and plays no
+// part in who is dialled. Headers travel as they are, but a request whose header
+// names a replica of another node than the one that sent it is refused. Close it
+// before raft's shutdown is waited for, since AppendEntries to a peer that is away
+// waits for minutes otherwise.
 type Group struct {
 	n  *Node
 	id object.PartitionID
@@ -44,7 +48,6 @@ type Group struct {
 	termCtx context.Context
 	newTerm context.CancelCauseFunc // ends termCtx
 	ledTerm uint64                  // the highest in which this node's raft sent AppendEntries
-	version raft.ProtocolVersion    // of its last AppendEntries
 	marks   map[string]*mark        // by peer
 	cohorts []*cohort
 
@@ -102,8 +105,8 @@ func (g *Group) Consumer() <-chan raft.RPC { return g.in.rpcs }
 // LocalAddr is this node's id.
 func (g *Group) LocalAddr() raft.ServerAddress { return raft.ServerAddress(g.n.opt.Node) }
 
-// EncodePeer and DecodePeer carry node ids.
-func (g *Group) EncodePeer(id raft.ServerID, _ raft.ServerAddress) []byte { return []byte(id) }
+// EncodePeer is what goes into headers as the address: the node id.
+func (g *Group) EncodePeer(_ raft.ServerID, addr raft.ServerAddress) []byte { return []byte(addr) }
 
 // DecodePeer is EncodePeer's inverse.
 func (g *Group) DecodePeer(b []byte) raft.ServerAddress { return raft.ServerAddress(b) }
@@ -130,29 +133,31 @@ func errTerm() error {
 	return object.Errorf(object.KindUnavailable, "a newer term has begun")
 }
 
-// leads notes a term in which this node's raft sends as leader.
-func (g *Group) leads(a *raft.AppendEntriesRequest) {
+// leads notes a term in which this node's raft sends as leader, and the header
+// that it sends to a peer.
+func (g *Group) leads(peer string, a *raft.AppendEntriesRequest) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if a.Term >= g.ledTerm {
-		g.ledTerm, g.version = a.Term, a.ProtocolVersion
+	g.ledTerm = max(g.ledTerm, a.Term)
+	if m := g.mark(peer); a.Term >= m.sentTerm {
+		m.sent, m.sentTerm = a.RPCHeader, a.Term
 	}
 }
 
 // RequestVote sends a vote request; it fails at once while the peer is down.
-func (g *Group) RequestVote(id raft.ServerID, _ raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+func (g *Group) RequestVote(_ raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
 	g.inTerm(args.Term)
-	return g.ask(string(id), args, resp)
+	return g.ask(string(target), args, resp)
 }
 
 // RequestPreVote sends a pre-vote request; it fails at once while the peer is down.
-func (g *Group) RequestPreVote(id raft.ServerID, _ raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	return g.ask(string(id), args, resp)
+func (g *Group) RequestPreVote(_ raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	return g.ask(string(target), args, resp)
 }
 
 // TimeoutNow tells a peer to stand for election; it fails at once while the peer is down.
-func (g *Group) TimeoutNow(id raft.ServerID, _ raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
-	return g.ask(string(id), args, resp)
+func (g *Group) TimeoutNow(_ raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return g.ask(string(target), args, resp)
 }
 
 // ask sends a small request once.
@@ -169,10 +174,17 @@ func (g *Group) ask(node string, args, resp any) error {
 	}
 	done := make(chan error, 1)
 	ex := &exchange{done: func(f frame, err error) bool {
-		done <- settle(f, err, node, resp)
+		done <- settle(f, err, resp)
 		return true
 	}}
-	sending, err := l.send(ctx, appendRequest(newFrame(frameRaft, 64), g.id, args), ex)
+	frame := appendRequest(newFrame(frameRaft, 256), g.id, args)
+	sending, err := l.send(ctx, frame, ex)
+	var lost *errLost
+	if errors.As(err, &lost) && lost.moved {
+		if l, err = p.urgent.get(ctx, false); err == nil {
+			sending, err = l.send(ctx, frame, ex)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -186,17 +198,17 @@ func (g *Group) ask(node string, args, resp any) error {
 }
 
 // settle reads the answer of a raft request.
-func settle(f frame, err error, node string, resp any) error {
+func settle(f frame, err error, resp any) error {
 	if err != nil {
 		return err
 	}
-	return (&reader{b: f.payload}).response(node, resp)
+	return (&reader{b: f.payload}).response(resp)
 }
 
 // AppendEntries sends entries, or a heartbeat, and waits for the answer. It waits
 // for a peer that is away: raft's own pause between attempts grows to 10 s.
-func (g *Group) AppendEntries(id raft.ServerID, _ raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	p, err := g.n.peer(string(id))
+func (g *Group) AppendEntries(_ raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	p, err := g.n.peer(string(target))
 	if err != nil {
 		return err
 	}
@@ -204,13 +216,13 @@ func (g *Group) AppendEntries(id raft.ServerID, _ raft.ServerAddress, args *raft
 	if !ok {
 		return errTerm()
 	}
-	g.leads(args)
+	g.leads(p.node, args)
 	ctx, cancel := context.WithTimeout(term, appendWait)
 	defer cancel()
 	for {
 		var answer raft.AppendEntriesResponse
 		if isBeat(args) {
-			err = g.beat(ctx, p, args.Term, &answer)
+			err = g.beat(ctx, p, args, false, &answer)
 		} else {
 			err = g.append(ctx, p, args, &answer)
 		}
@@ -289,7 +301,7 @@ func (g *Group) sendAppend(ctx context.Context, l *link, node string, args *raft
 		last := i == len(parts)-1
 		ex := &exchange{done: func(f frame, err error) bool {
 			var resp raft.AppendEntriesResponse
-			if err = settle(f, err, node, &resp); err == nil {
+			if err = settle(f, err, &resp); err == nil {
 				g.acknowledged(node, seq, args.Term, &resp)
 			}
 			if last {
@@ -304,11 +316,14 @@ func (g *Group) sendAppend(ctx context.Context, l *link, node string, args *raft
 	return nil
 }
 
-// InstallSnapshot streams a snapshot of args.Size bytes.
-func (g *Group) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+// InstallSnapshot streams a snapshot of args.Size bytes, at the rate that the node
+// has for all of them, a few at a time; the others wait. If the connection is lost
+// on the way nothing was installed, unless the answer was on its way already: the
+// error is KindUnavailable or KindTimeout, and it is to be sent again, whole.
+func (g *Group) InstallSnapshot(_ raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
 	term, ok := g.inTerm(args.Term)
 	if !ok {
 		return errTerm()
 	}
-	return g.sendSnapshot(term, string(id), args, resp, data)
+	return g.sendSnapshot(term, string(target), args, resp, data)
 }

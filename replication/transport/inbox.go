@@ -11,15 +11,20 @@ import (
 const (
 	// inboxSize is how many requests of other nodes one group may have unanswered.
 	inboxSize = 128
+	// inboxSnaps is how many snapshots one group may have unanswered: a leader sends
+	// one, and may begin anew before the end of the last is noticed.
+	inboxSnaps = 4
 	// maxInbound bounds the bytes of all groups' unanswered requests.
 	maxInbound = 256 << 20
 )
 
 // inbox is where other nodes' requests wait for a group's raft. raft handles
 // them one by one and answers each before the next, so the answers come in the
-// order of the queue, and one goroutine carries them all back.
+// order of the queue, and one goroutine carries them all back. Snapshots take
+// minutes, and are answered beside: see pushSnapshot.
 type inbox struct {
 	g     *Group
+	snaps chan struct{} // one token for each snapshot in rpcs or unanswered
 	slots chan struct{} // guards the order: held while both queues are appended to
 	rpcs  chan raft.RPC
 	waits chan waiting
@@ -33,7 +38,8 @@ type waiting struct {
 
 func newInbox(g *Group) *inbox {
 	// answer holds one that is in waits no more but perhaps in rpcs still.
-	return &inbox{g: g, slots: make(chan struct{}, 1), rpcs: make(chan raft.RPC, inboxSize+1), waits: make(chan waiting, inboxSize)}
+	return &inbox{g: g, snaps: make(chan struct{}, inboxSnaps), slots: make(chan struct{}, 1),
+		rpcs: make(chan raft.RPC, inboxSize+1+inboxSnaps), waits: make(chan waiting, inboxSize)}
 }
 
 // push queues a request; reply gets the answer, or at once the reason why it is
@@ -58,6 +64,25 @@ func (in *inbox) push(cmd any, data io.Reader, size int64, reply func(resp any, 
 		<-in.slots
 		n.inbound.Add(-size)
 		reply(nil, in.full())
+	}
+}
+
+// pushSnapshot queues a snapshot and waits for its answer, or for the group's end.
+func (in *inbox) pushSnapshot(req *raft.InstallSnapshotRequest, data io.Reader) (any, error) {
+	select {
+	case in.snaps <- struct{}{}:
+		defer func() { <-in.snaps }()
+	default:
+		return nil, in.full()
+	}
+	answer := make(chan raft.RPCResponse, 1)
+	in.rpcs <- raft.RPC{Command: req, Reader: data, RespChan: answer} // there is room
+	select {
+	case r := <-answer:
+		in.g.answered(r.Response)
+		return r.Response, r.Error
+	case <-in.g.ctx.Done():
+		return nil, errClosed()
 	}
 }
 
@@ -107,6 +132,8 @@ func (g *Group) answered(resp any) {
 		g.inTerm(r.Term)
 	case *raft.RequestVoteResponse:
 		g.inTerm(r.Term)
+	case *raft.InstallSnapshotResponse:
+		g.inTerm(r.Term)
 	}
 }
 
@@ -115,13 +142,18 @@ func (n *Node) receiveRaft(l *link, from Peer, f frame) error {
 	reply := func(resp any, err error) {
 		l.reply(appendResponse(newFrame(frameAnswer, 32), resp, err), f.id)
 	}
-	id, cmd, err := decodeRequest(f.payload, from.Node)
+	id, cmd, err := decodeRequest(f.payload)
 	switch {
 	case object.IsKind(err, object.KindNotSupported):
 		reply(nil, err)
 		return nil
 	case err != nil:
 		return err // the connection is out of step
+	}
+	h, _ := headerOf(cmd)
+	if err := n.verifySender(id, h, from); err != nil {
+		reply(nil, err)
+		return nil
 	}
 	g := n.group(id)
 	if g == nil {

@@ -39,16 +39,18 @@ type lane struct {
 	used atomic.Int64  // the clock at the last use
 	want chan struct{} // cap 1: somebody needs it
 	kick chan struct{} // cap 1: the peer is back: do not wait for the backoff
+	look chan struct{} // cap 1: the peer may have another address by now, or the secret changed
 
 	mu      sync.Mutex // guards what follows
 	state   laneState
 	link    *link         // while up
 	err     error         // why it is down
 	changed chan struct{} // closed and replaced when state changes
+	unmoved string        // the new address that did not answer, and was logged
 }
 
 func newLane(p *peer, r role) *lane {
-	l := &lane{p: p, role: r, want: make(chan struct{}, 1), kick: make(chan struct{}, 1), changed: make(chan struct{})}
+	l := &lane{p: p, role: r, want: make(chan struct{}, 1), kick: make(chan struct{}, 1), look: make(chan struct{}, 1), changed: make(chan struct{})}
 	p.n.tasks.Go(l.run)
 	return l
 }
@@ -141,7 +143,7 @@ func (l *lane) connected() {
 	l.set(laneConnecting, nil, nil)
 	for failures := 0; ; {
 		began := time.Now()
-		link, err := l.dial()
+		link, err := l.dial(l.p.ctx)
 		if err == nil {
 			err = l.serve(link)
 			if failures++; time.Since(began) > laneStable {
@@ -183,13 +185,13 @@ func (l *lane) pause(failures int) {
 	}
 }
 
-func (l *lane) dial() (*link, error) {
+func (l *lane) dial(ctx context.Context) (*link, error) {
 	n := l.p.n
 	addr, err := n.opt.Resolve(l.p.node)
 	if err != nil {
 		return nil, err
 	}
-	w, err := n.dialWire(l.p.ctx, addr, l.p.node, alpnFrames)
+	w, err := n.dialWire(ctx, addr, l.p.node, alpnFrames)
 	if err != nil {
 		return nil, err
 	}
@@ -202,12 +204,41 @@ func (l *lane) dial() (*link, error) {
 	return newLink(w, br, l.role), nil
 }
 
-// serve reads the link until it is lost, and returns why.
+// serve keeps the link in use until it is lost, and returns why. When the peer is
+// said to be elsewhere, or the current secret is another, a new link takes its
+// place; until that one stands the old one serves, if it still does.
 func (l *lane) serve(link *link) error {
+	l.open(link)
+	for {
+		select {
+		case <-link.done:
+			return link.failure()
+		case <-l.look:
+		}
+		next, err := l.move(link)
+		switch {
+		case next != nil:
+			l.open(next)
+			link.retire()
+			link = next
+		case err != nil:
+			l.stay(link, err)
+		}
+	}
+}
+
+// open puts a link to use.
+func (l *lane) open(link *link) {
 	check := link.keepalive
 	link.w.onTick.Store(&check)
-	stop := context.AfterFunc(l.p.ctx, func() { link.fail(errClosed()) })
-	defer stop()
+	l.p.n.tasks.Go(func() {
+		stop := context.AfterFunc(l.p.ctx, func() { link.fail(errClosed()) })
+		defer stop()
+		err := link.read(func(f frame) error {
+			return object.Errorf(object.KindInvalid, "a frame of type %d on a connection that this node dialled", f.typ)
+		})
+		l.p.n.log.Debug("a connection ended", "node", l.p.node, "connection", l.role.String(), "error", err)
+	})
 	select {
 	case <-l.kick: // from before: it is up
 	default:
@@ -216,9 +247,48 @@ func (l *lane) serve(link *link) error {
 	if l.role == roleUrgent {
 		l.p.beats.flush() // what gathered while it was down
 	}
-	err := link.read(func(f frame) error {
-		return object.Errorf(object.KindInvalid, "a frame of type %d on a connection that this node dialled", f.typ)
-	})
-	l.p.n.log.Debug("a connection ended", "node", l.p.node, "connection", l.role.String(), "error", err)
-	return err
+}
+
+// move dials the peer's present address under the current secret, if the link is
+// not that already. It gives up when the link is lost: then run dials.
+func (l *lane) move(old *link) (*link, error) {
+	addr, err := l.p.n.opt.Resolve(l.p.node)
+	if err != nil {
+		addr = old.w.dialled // unknown now: nothing better than what there is
+	}
+	names := l.p.n.id.names()
+	if addr == old.w.dialled && (len(names) == 0 || names[0] == old.w.under) {
+		return nil, nil
+	}
+	ctx, cancel := context.WithCancel(l.p.ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-old.done:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	next, err := l.dial(ctx)
+	if err == nil && next.w.dialled == old.w.dialled && next.w.under == old.w.under {
+		next.fail(errMoved()) // the peer does not know the current secret yet
+		return nil, nil
+	}
+	return next, err
+}
+
+// stay notes, once for each address, that the peer does not answer at its new one.
+func (l *lane) stay(link *link, err error) {
+	addr, _ := l.p.n.opt.Resolve(l.p.node)
+	l.mu.Lock()
+	known := addr == l.unmoved
+	if link.failure() == nil {
+		l.unmoved = addr
+	}
+	l.mu.Unlock()
+	if known || link.failure() != nil {
+		return
+	}
+	l.p.n.log.Warn("a node does not answer at its new address; the connection to the old one stays for now",
+		"node", l.p.node, "connection", l.role.String(), "address", addr, "old", link.w.dialled, "error", err)
 }

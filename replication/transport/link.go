@@ -8,6 +8,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 
@@ -18,11 +19,15 @@ const (
 	// linkRoom bounds the bytes that wait to be written, by one link.
 	linkRoom   = 32 << 20
 	linkBuffer = 64 << 10
+	// retireWait is how long a connection to a node's old address may still wait for
+	// answers.
+	retireWait = 30 * time.Second
 )
 
 // errLost is why the requests of a connection fail that broke.
 type errLost struct {
 	sent  bool // the request may have reached the peer
+	moved bool // nothing is wrong: there is a newer connection, to the peer's new address
 	cause error
 }
 
@@ -52,6 +57,7 @@ type link struct {
 	queue   []outgoing
 	waiting map[uint64]*exchange
 	lastID  uint64
+	retired bool // it takes no more requests, and ends with the last answer
 	err     error
 }
 
@@ -115,13 +121,16 @@ func (l *link) reply(buf []byte, id uint64) {
 
 func (l *link) enqueue(o outgoing) (uint64, error) {
 	l.mu.Lock()
-	if l.err != nil {
-		err := l.err
+	if l.err != nil || l.retired && o.ex != nil {
+		lost := &errLost{cause: l.err}
+		if l.err == nil {
+			lost.moved, lost.cause = true, errMoved()
+		}
 		l.mu.Unlock()
 		if o.weight > 0 {
 			l.room.Release(o.weight)
 		}
-		return 0, &errLost{cause: err}
+		return 0, lost
 	}
 	if o.ex != nil {
 		l.lastID++
@@ -141,8 +150,36 @@ func (l *link) enqueue(o outgoing) (uint64, error) {
 // forget stops waiting for an answer.
 func (l *link) forget(id uint64) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	delete(l.waiting, id)
+	retired := l.retired
+	l.mu.Unlock()
+	if retired {
+		l.endRetired()
+	}
+}
+
+func errMoved() error {
+	return object.Errorf(object.KindUnavailable, "the node has another address now")
+}
+
+// retire takes no more requests; the link ends when those under way are answered,
+// or after a while.
+func (l *link) retire() {
+	l.mu.Lock()
+	l.retired = true
+	l.mu.Unlock()
+	time.AfterFunc(retireWait, func() { l.fail(errMoved()) }) // once it has ended: nothing
+	l.endRetired()
+}
+
+// endRetired ends a retired link that nobody waits for.
+func (l *link) endRetired() {
+	l.mu.Lock()
+	over := l.retired && len(l.waiting) == 0
+	l.mu.Unlock()
+	if over {
+		l.fail(errMoved())
+	}
 }
 
 // write sends what is queued, many small frames in one system call, until the
@@ -223,8 +260,12 @@ func (l *link) answered(f frame) {
 	l.mu.Lock()
 	ex := l.waiting[f.id]
 	delete(l.waiting, f.id) // ours alone now: fail may run beside us
+	retired := l.retired
 	l.mu.Unlock()
 	if ex == nil || ex.done(f, nil) { // nil: the caller has gone
+		if retired { // if only since: retire has looked itself
+			l.endRetired()
+		}
 		return
 	}
 	l.mu.Lock()

@@ -2,6 +2,8 @@ package transport
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -35,14 +37,52 @@ func (p *peer) close() {
 
 func (p *peer) saw(who Peer) { p.seen.Store(&who) }
 
+func (p *peer) lanes() [3]*lane { return [...]*lane{p.urgent, p.bulk, p.call} }
+
 // alive hurries the lanes that wait to dial: the peer has just dialled us.
 func (p *peer) alive() {
-	for _, l := range []*lane{p.urgent, p.bulk, p.call} {
+	for _, l := range p.lanes() {
 		l.mu.Lock()
 		down := l.state == laneDown
 		l.mu.Unlock()
 		if down {
 			nudge(l.kick)
+		}
+	}
+}
+
+func (n *Node) peerList() []*peer {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return slices.Collect(maps.Values(n.peers))
+}
+
+// follow has every lane that stands look whether its peer is elsewhere by now, and
+// lets go of streams to old addresses that rest.
+func (n *Node) follow() {
+	peers := n.peerList()
+	now := make(map[string]string, len(peers))
+	for _, p := range peers {
+		addr, err := n.opt.Resolve(p.node)
+		if err != nil {
+			continue
+		}
+		now[p.node] = addr
+		for _, l := range p.lanes() {
+			l.mu.Lock()
+			old := l.link != nil && l.link.w.dialled != addr
+			l.mu.Unlock()
+			if old {
+				nudge(l.look)
+			}
+		}
+	}
+	for _, w := range n.wires() {
+		if !w.bulk || w.dialled == "" { // of others the peer may not be known yet
+			continue
+		}
+		if addr, ok := now[w.peer.Node]; ok && w.dialled != addr {
+			n.HTTPClient(w.peer.Node).CloseIdleConnections() // those in use are seen again
 		}
 	}
 }
@@ -58,19 +98,14 @@ type PeerStatus struct {
 
 // Peers is the status of every node that this one has talked to.
 func (n *Node) Peers() []PeerStatus {
-	n.mu.RLock()
-	peers := make([]*peer, 0, len(n.peers))
-	for _, p := range n.peers {
-		peers = append(peers, p)
-	}
-	n.mu.RUnlock()
+	peers := n.peerList()
 	out := make([]PeerStatus, 0, len(peers))
 	for _, p := range peers {
 		s := PeerStatus{Node: p.node}
 		if who := p.seen.Load(); who != nil {
 			s.Address = who.Address
 		}
-		for _, l := range []*lane{p.urgent, p.bulk, p.call} {
+		for _, l := range p.lanes() {
 			l.mu.Lock()
 			if l.link != nil {
 				s.Up = true

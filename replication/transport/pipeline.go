@@ -28,11 +28,11 @@ type pipeline struct {
 }
 
 // AppendEntriesPipeline opens a pipeline. It does not wait for the peer.
-func (g *Group) AppendEntriesPipeline(id raft.ServerID, _ raft.ServerAddress) (raft.AppendPipeline, error) {
+func (g *Group) AppendEntriesPipeline(_ raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
 	if g.n.opt.MaxInflight < 2 {
 		return nil, raft.ErrPipelineReplicationNotSupported
 	}
-	p, err := g.n.peer(string(id))
+	p, err := g.n.peer(string(target))
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +47,7 @@ func (pl *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.Ap
 	if _, ok := pl.g.inTerm(args.Term); !ok {
 		return nil, errTerm()
 	}
-	pl.g.leads(args)
+	pl.g.leads(pl.p.node, args)
 	if err := pl.take(); err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -66,15 +67,14 @@ func (p *picture) Release() {}
 
 // replica is one raft group on one node, with its log in memory.
 type replica struct {
-	r   *raft.Raft
-	g   *Group
-	fsm *tally
+	r     *raft.Raft
+	g     *Group
+	fsm   *tally
+	store *raft.InmemStore
 }
 
-func startReplica(t testing.TB, n *Node, id object.PartitionID, voters []string, snapDir string) *replica {
-	t.Helper()
-	g, err := n.Group(id)
-	must(t, err)
+// raftConfig is raft's settings for a replica that is named like its node.
+func raftConfig(n *Node) *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(n.opt.Node)
 	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = time.Second, time.Second, time.Second
@@ -85,16 +85,35 @@ func startReplica(t testing.TB, n *Node, id object.PartitionID, voters []string,
 	if os.Getenv("TRANSPORT_LOG") != "" {
 		c.Logger = hclog.New(&hclog.LoggerOptions{Name: n.opt.Node, Level: hclog.Info})
 	}
-	store := raft.NewInmemStore()
+	return c
+}
+
+// startReplica starts a group's replica, which is named like its node; setup, if
+// any, changes raft's settings. Voters: replica ids.
+func startReplica(t testing.TB, n *Node, id object.PartitionID, voters []string, snapDir string, setup func(*raft.Config)) *replica {
+	t.Helper()
+	c := raftConfig(n)
+	if setup != nil {
+		setup(c)
+	}
+	return startOn(t, n, id, voters, snapDir, c, raft.NewInmemStore())
+}
+
+// startOn is startReplica with a log that may have been used before.
+func startOn(t testing.TB, n *Node, id object.PartitionID, voters []string, snapDir string, c *raft.Config, store *raft.InmemStore) *replica {
+	t.Helper()
+	g, err := n.Group(id)
+	must(t, err)
 	var snaps raft.SnapshotStore = raft.NewInmemSnapshotStore()
 	if snapDir != "" {
 		snaps, err = raft.NewFileSnapshotStoreWithLogger(snapDir, 1, c.Logger)
 		must(t, err)
 	}
-	rep := &replica{g: g, fsm: &tally{}}
+	rep := &replica{g: g, fsm: &tally{}, store: store}
 	var servers []raft.Server
 	for _, v := range voters {
-		servers = append(servers, raft.Server{ID: raft.ServerID(v), Address: raft.ServerAddress(v)})
+		node, _, _ := strings.Cut(v, "#")
+		servers = append(servers, raft.Server{ID: raft.ServerID(v), Address: raft.ServerAddress(node)})
 	}
 	if len(servers) > 0 {
 		must(t, raft.BootstrapCluster(c, store, store, snaps, g, raft.Configuration{Servers: servers}))
@@ -121,13 +140,18 @@ type cluster struct {
 
 func startCluster(t testing.TB, groups, nodes int, secrets ...Secret) *cluster {
 	t.Helper()
+	return startClusterWith(t, groups, nodes, nil, secrets...)
+}
+
+func startClusterWith(t testing.TB, groups, nodes int, setup func(*raft.Config), secrets ...Secret) *cluster {
+	t.Helper()
 	c := &cluster{book: &book{}, reps: make([][]*replica, groups)}
 	for _, name := range names(nodes) {
 		c.nodes = append(c.nodes, open(t, c.book, Options{Node: name, Secrets: secrets}))
 	}
 	for g := range groups {
 		for _, n := range c.nodes {
-			c.reps[g] = append(c.reps[g], startReplica(t, n, object.PartitionID(g), names(nodes), ""))
+			c.reps[g] = append(c.reps[g], startReplica(t, n, object.PartitionID(g), names(nodes), "", setup))
 		}
 	}
 	return c
@@ -278,7 +302,7 @@ func TestLeadershipTransferAndSnapshot(t *testing.T) {
 	joiner := open(t, c.book, Options{Node: "n4", Secrets: secretsOf(lead.g.n)})
 	must(t, lead.r.AddNonvoter("n4", "n4", 0, 5*time.Second).Error())
 	// The group opens later than it is asked for: the leader goes on asking.
-	rep := startReplica(t, joiner, 0, nil, t.TempDir())
+	rep := startReplica(t, joiner, 0, nil, t.TempDir(), nil)
 	eventually(t, "the joiner has all", func() bool { return rep.fsm.has("after") })
 	if rep.fsm.bytes != lead.fsm.bytes || rep.fsm.bytes < 4000<<10 {
 		t.Fatalf("%d bytes of state, the leader has %d", rep.fsm.bytes, lead.fsm.bytes)

@@ -3,6 +3,7 @@ package transport
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"time"
@@ -53,8 +54,16 @@ func (s *stream) keepSigning(ctx context.Context) {
 	}
 }
 
-// sendSnapshot streams a snapshot over a connection of its own.
+// sendSnapshot streams a snapshot over a connection of its own, when its turn comes.
 func (g *Group) sendSnapshot(ctx context.Context, node string, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	if err := g.awaitPeer(ctx, node); err != nil {
+		return err
+	}
+	end, err := g.n.pace.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
 	addr, err := g.n.opt.Resolve(node)
 	if err != nil {
 		return err
@@ -78,41 +87,74 @@ func (g *Group) sendSnapshot(ctx context.Context, node string, args *raft.Instal
 		return err
 	}
 	go s.keepSigning(ctx)
+	var got raft.InstallSnapshotResponse // not resp: on an error nobody waits for it
 	answer := make(chan error, 1)
-	go func() { answer <- readSnapshotAnswer(w, br, node, resp) }()
-	if err := s.copy(io.LimitReader(data, args.Size)); err != nil {
+	go func() { answer <- readSnapshotAnswer(w, br, &got) }()
+	if err := s.copy(ctx, g.n.pace, data, args.Size); err != nil {
 		select {
 		case why := <-answer: // the follower may have said why it stopped reading
 			if why != nil {
-				return why
+				return snapshotLost(node, why)
 			}
 		case <-time.After(snapshotSign):
 		}
-		return err
+		return snapshotLost(node, err)
 	}
-	return <-answer // ends: the follower signs, or the read deadline passes
+	if err := <-answer; err != nil { // comes: the follower signs, or the read deadline passes
+		return snapshotLost(node, err)
+	}
+	*resp = got
+	return nil
 }
 
-func (s *stream) copy(data io.Reader) error {
-	for {
-		b := newFrame(frameSnapshotData, snapshotPiece)
-		k, err := io.ReadFull(data, b[frameHeader:cap(b)])
+// awaitPeer waits for a peer that is away, as AppendEntries does.
+func (g *Group) awaitPeer(ctx context.Context, node string) error {
+	p, err := g.n.peer(node)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, appendWait)
+	defer cancel()
+	_, err = p.bulk.get(ctx, true)
+	return err
+}
+
+// snapshotLost is the error of a snapshot that was cut off: our own kinds stay.
+func snapshotLost(node string, err error) error {
+	var ours *object.Error
+	if err == nil || errors.As(err, &ours) {
+		return err
+	}
+	return unavailable("the connection to node %s was lost while a state was sent, which it has thrown away: %w", node, err)
+}
+
+// copy sends size bytes of data at the pace of the node.
+func (s *stream) copy(ctx context.Context, p *pace, data io.Reader, size int64) error {
+	buf := newFrame(frameSnapshotData, snapshotPiece)
+	for left := size; left > 0; {
+		b := buf[:frameHeader+min(left, snapshotPiece)]
+		k, err := io.ReadFull(data, b[frameHeader:])
+		left -= int64(k)
 		if k > 0 {
+			if werr := p.wait(ctx, k); werr != nil {
+				return werr
+			}
 			if werr := s.write(b[:frameHeader+k]); werr != nil {
 				return werr
 			}
 		}
-		switch err {
-		case nil:
-		case io.EOF, io.ErrUnexpectedEOF: // of the right length or not: the follower counts
-			return nil
-		default:
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			// The follower would wait for the rest as long as this side lives.
+			return object.Errorf(object.KindCorrupt, "a state to be sent ends %d bytes before the %d that it should have", left, size)
+		case err != nil:
 			return err
 		}
 	}
+	return nil
 }
 
-func readSnapshotAnswer(w *wire, br *bufio.Reader, node string, resp *raft.InstallSnapshotResponse) error {
+func readSnapshotAnswer(w *wire, br *bufio.Reader, resp *raft.InstallSnapshotResponse) error {
 	for {
 		_ = w.SetReadDeadline(time.Now().Add(snapshotSilence))
 		f, err := readFrame(br, limitSnap)
@@ -120,7 +162,7 @@ func readSnapshotAnswer(w *wire, br *bufio.Reader, node string, resp *raft.Insta
 			return err
 		}
 		if f.typ == frameSnapshotAnswer {
-			return settle(f, nil, node, resp)
+			return settle(f, nil, resp)
 		}
 	}
 }
@@ -133,7 +175,7 @@ func (n *Node) receiveSnapshot(w *wire, br *bufio.Reader) {
 	if err != nil || f.typ != frameSnapshot {
 		return
 	}
-	id, cmd, err := decodeRequest(f.payload, w.peer.Node)
+	id, cmd, err := decodeRequest(f.payload)
 	req, is := cmd.(*raft.InstallSnapshotRequest)
 	if err != nil || !is {
 		return
@@ -141,6 +183,10 @@ func (n *Node) receiveSnapshot(w *wire, br *bufio.Reader) {
 	s := &stream{w: w, sign: frameSnapshotWorking}
 	finish := func(resp any, err error) {
 		_ = s.write(appendResponse(newFrame(frameSnapshotAnswer, 64), resp, err)) // lost: the leader sends anew
+	}
+	if err := n.verifySender(id, req.RPCHeader, w.peer); err != nil {
+		finish(nil, err)
+		return
 	}
 	g := n.group(id)
 	if g == nil {
@@ -152,15 +198,7 @@ func (n *Node) receiveSnapshot(w *wire, br *bufio.Reader) {
 	stop := context.AfterFunc(ctx, func() { _ = w.Close() })
 	defer stop()
 	go s.keepSigning(ctx)
-	type result struct {
-		resp any
-		err  error
-	}
-	done := make(chan result, 1)
-	data := io.LimitReader(&snapshotReader{w: w, br: br}, req.Size)
-	g.in.push(req, data, 0, func(resp any, err error) { done <- result{resp, err} })
-	r := <-done // ends: raft answers, or the group closes
-	finish(r.resp, r.err)
+	finish(g.in.pushSnapshot(req, io.LimitReader(&snapshotReader{w: w, br: br}, req.Size)))
 	stop()
 }
 

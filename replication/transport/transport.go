@@ -33,6 +33,8 @@ const (
 	DefaultBeatWindow = 25 * time.Millisecond
 	// DefaultMaxCalls is how many calls to one peer may be unanswered.
 	DefaultMaxCalls = 512
+	// DefaultSnapshotRate is how many bytes of raft's snapshots a node sends in a second.
+	DefaultSnapshotRate = 64 << 20
 
 	tickEvery = time.Second
 )
@@ -62,8 +64,9 @@ type Options struct {
 	// Secrets are trusted; the first is used for connections that this node
 	// makes. None: plain TCP, between loopback addresses only.
 	Secrets []Secret
-	// Resolve gives a node's address, host:port. It is asked at each dial, by many
-	// goroutines, and must not block.
+	// Resolve gives a node's present address, host:port. It is asked at each dial and
+	// once a second for each peer, by many goroutines, and must not block. When its
+	// answer changes, connections to the new address take the place of the old ones.
 	Resolve func(node string) (string, error)
 
 	Logger *slog.Logger
@@ -73,6 +76,9 @@ type Options struct {
 	MaxInflight int           // 0: DefaultMaxInflight
 	BeatWindow  time.Duration // 0: DefaultBeatWindow
 	MaxCalls    int           // 0: DefaultMaxCalls
+	// SnapshotRate bounds the raft snapshots that this node sends, in bytes a second,
+	// all together; 0: DefaultSnapshotRate. See SetSnapshotRate.
+	SnapshotRate int64
 
 	versions [2]uint64 // other than this build's, for tests
 }
@@ -84,7 +90,7 @@ func (o *Options) complete() error {
 		return object.Errorf(object.KindInvalid, "%q is not a node id: use 1 to 64 letters, digits, dots, dashes and underscores", o.Node)
 	case o.Cluster != "" && !id.MatchString(o.Cluster):
 		return object.Errorf(object.KindInvalid, "%q is not a cluster id: use 1 to 64 letters, digits, dots, dashes and underscores", o.Cluster)
-	case o.MaxInflight < 0 || o.BeatWindow < 0 || o.MaxCalls < 0:
+	case o.MaxInflight < 0 || o.BeatWindow < 0 || o.MaxCalls < 0 || o.SnapshotRate < 0:
 		return object.Errorf(object.KindInvalid, "a limit of the transport is negative")
 	}
 	if o.Resolve == nil {
@@ -108,6 +114,9 @@ func (o *Options) complete() error {
 	if o.MaxCalls == 0 {
 		o.MaxCalls = DefaultMaxCalls
 	}
+	if o.SnapshotRate == 0 {
+		o.SnapshotRate = DefaultSnapshotRate
+	}
 	if o.versions == [2]uint64{} {
 		o.versions = [2]uint64{minVersion, maxVersion}
 	}
@@ -129,6 +138,8 @@ type Node struct {
 	httpIn      *connQueue
 	httpHandler *atomic.Pointer[http.Handler]
 	inbound     atomic.Int64 // bytes of raft requests not handled yet
+	forged      logged       // raft requests in another node's name
+	pace        *pace        // of the snapshots that are sent
 	refused     atomic.Int64 // the clock when a refused connection was last logged
 
 	handshakes chan struct{} // one token for each connection not authenticated yet
@@ -160,6 +171,7 @@ func Open(opt Options) (*Node, error) {
 		calls: map[uint16]method{}, conns: map[*wire]struct{}{}, clients: map[string]*http.Client{},
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.pace = newPace(opt.SnapshotRate)
 	n.startHTTP()
 	n.tasks.Go(n.tick)
 	return n, nil
@@ -179,6 +191,7 @@ func (n *Node) tick() {
 			for _, w := range n.wires() {
 				w.tick(now)
 			}
+			n.follow()
 		case <-n.ctx.Done():
 			return
 		}
@@ -220,8 +233,9 @@ func (n *Node) unregister(w *wire) {
 }
 
 // SetSecrets replaces the trusted secrets; the first is used from now on for the
-// connections this node makes. Connections under a secret that is no longer
-// trusted end at once. A node cannot change between some and none.
+// connections this node makes: those under another, still trusted one are replaced
+// while they go on. Connections under a secret that is no longer trusted end at
+// once. A node cannot change between some and none.
 func (n *Node) SetSecrets(secrets ...Secret) error {
 	if (len(secrets) == 0) != (len(n.id.names()) == 0) {
 		return object.Errorf(object.KindInvalid, "a running node cannot begin or stop using a cluster secret; restart it")
@@ -232,6 +246,11 @@ func (n *Node) SetSecrets(secrets ...Secret) error {
 	for _, w := range n.wires() {
 		if !n.id.trusts(w.under) {
 			w.Close()
+		}
+	}
+	for _, p := range n.peerList() {
+		for _, l := range p.lanes() {
+			nudge(l.look)
 		}
 	}
 	return nil

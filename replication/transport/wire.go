@@ -34,7 +34,9 @@ type wire struct {
 	raw   net.Conn
 	// patience is how long a write may make no progress.
 	patience time.Duration
-	peer     Peer // Cluster and Node by certificate (on plain TCP: by greeting)
+	peer     Peer   // Cluster and Node by certificate (on plain TCP: by greeting)
+	dialled  string // the address, if this node dialled; else ""
+	bulk     bool   // it was dialled for HTTP; then peer never changes
 
 	heard  atomic.Int64 // the clock at the last byte received
 	onTick atomic.Pointer[func(now int64)]
@@ -140,7 +142,7 @@ func (n *Node) dialUnder(ctx context.Context, addr, node, alpn, name string) (*w
 		return nil, unavailable("cannot reach %s: %w", addr, err)
 	}
 	tune(raw)
-	w := &wire{Conn: raw, raw: raw, patience: writeTimeout, n: n, under: name, peer: Peer{Node: node, Address: addr}}
+	w := &wire{Conn: raw, raw: raw, patience: writeTimeout, n: n, under: name, peer: Peer{Node: node, Address: addr}, dialled: addr, bulk: alpn == alpnHTTP}
 	if name == "" {
 		if !loopback(raw.RemoteAddr()) {
 			_ = raw.Close()
