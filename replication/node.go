@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/skshohagmiah/bucketdb/replication/copies"
 	"github.com/skshohagmiah/bucketdb/replication/group"
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
 	"github.com/skshohagmiah/bucketdb/replication/transport"
@@ -54,6 +55,8 @@ type Config struct {
 
 	// walSegment is the length of a log segment; in tests, to have many.
 	walSegment int64
+	// net is how chunks get to other nodes; nil: there are none.
+	net *chunkNet
 }
 
 func (c *Config) complete() error {
@@ -105,8 +108,9 @@ type Node struct {
 
 	wal    *wal.Log
 	meta   *meta.DB
-	chunks *chunk.Store
-	parts  []*partition // by PartitionID; 0 is the control group
+	chunks *chunk.Store  // of this node's disks: what every request reads and writes goes through copies
+	copies *copies.Store // chunks at all their holders
+	parts  []*partition  // by PartitionID; 0 is the control group
 	hub    *hub
 	bufs   *buffers
 
@@ -200,7 +204,10 @@ func (n *Node) openStores() (err error) {
 		return err
 	}
 	n.chunks, err = chunk.Open(chunk.Options{FS: n.cfg.FS, Dirs: n.cfg.StoragePaths, Compression: compression, Logger: n.log})
-	return err
+	if err != nil {
+		return err
+	}
+	return n.openCopies()
 }
 
 func (n *Node) openPartitions(ctx context.Context) error {
@@ -306,6 +313,9 @@ func (n *Node) shutdown() error {
 	}
 	// The metadata first: it marks itself clean only when everything is in its
 	// tables, and the WAL must still have what is not.
+	if n.copies != nil {
+		n.copies.Close()
+	}
 	if n.chunks != nil {
 		errs = append(errs, n.chunks.Close())
 	}
