@@ -33,6 +33,7 @@ func (n *Node) background() {
 	n.goWork(n.auditor)
 	n.goWork(n.watchLog)
 	n.goWork(n.scrubber)
+	n.goWork(n.mender)
 	n.goWork(func() { n.copies.Run(n.ctx) })
 }
 

@@ -20,11 +20,12 @@ type chunkNet struct {
 }
 
 // aloneNet is of a cluster of one node: it holds every chunk, whatever the scheme,
-// by layouts that have room for the nodes to come.
+// by layouts that have room for the nodes to come. They are of epoch 0, so that any
+// of the control group's takes their place.
 func aloneNet(self string) (*chunkNet, error) {
 	p := &places{}
 	for width := 1; width <= object.MaxWidth; width++ {
-		l, err := placement.NewLayout([]placement.Node{{ID: placement.NodeID(self), Weight: 1}}, width, 1, 1)
+		l, err := placement.NewLayout([]placement.Node{{ID: placement.NodeID(self), Weight: 1}}, width, 1, 0)
 		if err != nil {
 			return nil, err
 		}
@@ -86,6 +87,44 @@ func (n *Node) wanted(ctx context.Context, id object.ChunkID) (live bool, err er
 		return err
 	})
 	return live, err
+}
+
+// maxDamaged bounds the chunks in quarantine whose owners were not asked yet. What
+// does not fit is found by who reads it, or by the comparison with the owner's list.
+const maxDamaged = 1024
+
+// damage notes a chunk of this node that went to quarantine. It does not block.
+func (n *Node) damage(id object.ChunkID, _ error) {
+	select {
+	case n.damaged <- id:
+	default:
+	}
+}
+
+// mender has what went to quarantine fetched from the other holders. Whoever met the
+// damage may be gone: a read that another holder answered, the scrub.
+func (n *Node) mender() {
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case id := <-n.damaged:
+			n.logged("damaged chunk", n.inView(n.ctx, id.Owner, func(v *namespace.View) error {
+				c, live, err := v.Chunk(id)
+				if live {
+					n.copies.Report(asKept(c))
+				}
+				return err
+			}))
+		}
+	}
+}
+
+// asKept is a chunk as its owner knows it, for those who keep it.
+func asKept(r namespace.ChunkRef) copies.Chunk {
+	c := copies.Chunk{ID: r.ID, Length: r.Length, Scheme: copies.SchemeOf(r.Scheme)}
+	copy(c.SHA256[:], r.SHA256)
+	return c
 }
 
 // chunkOf is the chunk that an extent names, for those who keep it.

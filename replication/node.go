@@ -110,9 +110,11 @@ type Node struct {
 	meta   *meta.DB
 	chunks *chunk.Store  // of this node's disks: what every request reads and writes goes through copies
 	copies *copies.Store // chunks at all their holders
-	parts  []*partition  // by PartitionID; 0 is the control group
-	hub    *hub
-	bufs   *buffers
+	// damaged are chunks here that went to quarantine, for the mender.
+	damaged chan object.ChunkID
+	parts   []*partition // by PartitionID; 0 is the control group
+	hub     *hub
+	bufs    *buffers
 
 	locks  []io.Closer      // of the storage paths
 	secret transport.Secret // of the cluster, which a node alone is, too
@@ -158,6 +160,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	n := &Node{cfg: cfg, log: cfg.Logger, started: time.Now(), incarnation: newUploadID()}
 	n.patience.Store(int64(proposeTimeout))
 	n.rename, n.compacting = make(chan struct{}, 1), make(chan struct{}, compactors)
+	n.damaged = make(chan object.ChunkID, maxDamaged)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -203,7 +206,7 @@ func (n *Node) openStores() (err error) {
 	if n.wal, err = wal.Open(wal.Options{FS: n.cfg.FS, Dir: n.logPath(), SegmentBytes: n.cfg.walSegment, Logger: n.log}); err != nil {
 		return err
 	}
-	n.chunks, err = chunk.Open(chunk.Options{FS: n.cfg.FS, Dirs: n.cfg.StoragePaths, Compression: compression, Logger: n.log})
+	n.chunks, err = chunk.Open(chunk.Options{FS: n.cfg.FS, Dirs: n.cfg.StoragePaths, Compression: compression, OnCorrupt: n.damage, Logger: n.log})
 	if err != nil {
 		return err
 	}
