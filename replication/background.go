@@ -33,6 +33,8 @@ func (n *Node) background() {
 	n.goWork(n.auditor)
 	n.goWork(n.watchLog)
 	n.goWork(n.scrubber)
+	n.goWork(n.mender)
+	n.goWork(func() { n.copies.Run(n.ctx) })
 }
 
 // logged reports a background failure; the next round tries again.
@@ -204,13 +206,17 @@ func (n *Node) reclaimItems(p *partition, cmd *namespace.Reclaim) error {
 func (n *Node) release(p *partition) error {
 	for {
 		v := p.machine.View()
-		ids, err := v.Released(reclaimBatch)
+		refs, err := v.Released(reclaimBatch)
 		v.Close()
-		if err != nil || len(ids) == 0 {
+		if err != nil || len(refs) == 0 {
 			return err
 		}
-		if err := n.chunks.DeleteAll(n.ctx, ids); err != nil {
+		if err := n.deleteReleased(n.ctx, refs); err != nil {
 			return err
+		}
+		ids := make([]object.ChunkID, len(refs))
+		for i, r := range refs {
+			ids[i] = r.ID
 		}
 		if _, err := n.do(n.ctx, p.id, &namespace.Command{Released: &namespace.Released{Chunks: ids}}); err != nil {
 			return err
@@ -261,7 +267,7 @@ func (n *Node) audit(ctx context.Context) error {
 			if _, err := n.do(ctx, owner, &namespace.Command{Refuse: &namespace.RefuseUpload{Upload: upload}}); err != nil {
 				return err
 			}
-			if err := n.dropUnknown(ctx, ids); err != nil {
+			if err := n.dropUnknown(ctx, ids, n.copies.DeleteHere); err != nil {
 				return err
 			}
 			n.log.Info("dropped chunks of an upload that was never committed", "upload", upload, "chunks", len(ids))

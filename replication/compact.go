@@ -166,7 +166,7 @@ func packed(pieces []namespace.Piece, base int64, body *namespace.Body) (list []
 		e := object.Extent{Offset: p.From - base, Length: p.To - p.From}
 		if len(body.Extents) == 1 {
 			c := body.Extents[0]
-			e.Chunk, e.ChunkLength, e.SHA256, e.ChunkOffset = c.Chunk, c.ChunkLength, c.SHA256, at
+			e.Chunk, e.ChunkLength, e.SHA256, e.Scheme, e.ChunkOffset = c.Chunk, c.ChunkLength, c.SHA256, c.Scheme, at
 		} else {
 			e.Data = body.Inline[at : at+e.Length]
 		}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/skshohagmiah/bucketdb/replication/copies"
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
@@ -282,16 +283,15 @@ func (in *intake) cut(ctx context.Context, end bool) error {
 	for _, p := range in.held {
 		length += int64(len(p))
 	}
-	e := &object.Extent{Offset: in.total - length, Length: length, ChunkLength: length,
+	e := &object.Extent{Offset: in.total - length, Length: length, ChunkLength: length, Scheme: in.rc.scheme,
 		Chunk: object.ChunkID{Owner: in.rc.owner, Upload: in.rc.upload, Ordinal: in.ordinal}}
 	in.hashWhole(end)
 	pieces, wctx := in.held, in.wctx
 	in.ordinal, in.held, in.began = in.ordinal+1, nil, time.Now()
 	in.batch, in.rc.chunks = append(in.batch, e), append(in.rc.chunks, e.Chunk)
 	in.writers.Go(func() error {
-		defer in.n.bufs.put(pieces...)
-		ref, err := in.n.chunks.PutPieces(wctx, e.Chunk, pieces)
-		e.SHA256 = ref.SHA256
+		c, err := in.n.copies.PutPieces(wctx, e.Chunk, copies.SchemeOf(e.Scheme), pieces, func() { in.n.bufs.put(pieces...) })
+		e.SHA256 = c.SHA256
 		return err
 	})
 	return nil

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/skshohagmiah/bucketdb/replication/control"
+	"github.com/skshohagmiah/bucketdb/replication/copies"
 	"github.com/skshohagmiah/bucketdb/replication/group"
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
 	"github.com/skshohagmiah/bucketdb/replication/transport"
@@ -58,6 +59,8 @@ type Config struct {
 	// walSegment is the length of a log segment; in tests, to have many. memTable is
 	// the size of the metadata's memtables: large ones take the race detector long.
 	walSegment, memTable int64
+	// net is how chunks get to other nodes; nil: there are none.
+	net *chunkNet
 }
 
 func (c *Config) complete() error {
@@ -112,10 +115,13 @@ type Node struct {
 
 	wal    *wal.Log
 	meta   *meta.DB
-	chunks *chunk.Store
-	parts  []*partition // by PartitionID; 0 is the control group
-	hub    *hub
-	bufs   *buffers
+	chunks *chunk.Store  // of this node's disks: what every request reads and writes goes through copies
+	copies *copies.Store // chunks at all their holders
+	// damaged are chunks here that went to quarantine, for the mender.
+	damaged chan object.ChunkID
+	parts   []*partition // by PartitionID; 0 is the control group
+	hub     *hub
+	bufs    *buffers
 
 	locks  []io.Closer      // of the storage paths
 	store  layout           // what the metadata path says of itself
@@ -162,6 +168,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	n := &Node{cfg: cfg, log: cfg.Logger, started: time.Now(), incarnation: newUploadID()}
 	n.patience.Store(int64(proposeTimeout))
 	n.rename, n.compacting = make(chan struct{}, 1), make(chan struct{}, compactors)
+	n.damaged = make(chan object.ChunkID, maxDamaged)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -210,8 +217,11 @@ func (n *Node) openStores() (err error) {
 	if n.wal, err = wal.Open(wal.Options{FS: n.cfg.FS, Dir: n.logPath(), SegmentBytes: n.cfg.walSegment, Logger: n.log}); err != nil {
 		return err
 	}
-	n.chunks, err = chunk.Open(chunk.Options{FS: n.cfg.FS, Dirs: n.cfg.StoragePaths, Compression: compression, Logger: n.log})
-	return err
+	n.chunks, err = chunk.Open(chunk.Options{FS: n.cfg.FS, Dirs: n.cfg.StoragePaths, Compression: compression, OnCorrupt: n.damage, Logger: n.log})
+	if err != nil {
+		return err
+	}
+	return n.openCopies()
 }
 
 func (n *Node) openPartitions(ctx context.Context) error {
@@ -317,6 +327,9 @@ func (n *Node) shutdown() error {
 	}
 	// The metadata first: it marks itself clean only when everything is in its
 	// tables, and the WAL must still have what is not.
+	if n.copies != nil {
+		n.copies.Close()
+	}
 	if n.chunks != nil {
 		errs = append(errs, n.chunks.Close())
 	}

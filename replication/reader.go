@@ -289,12 +289,12 @@ func (p *readPipe) extent(e object.Extent) error {
 }
 
 func (p *readPipe) read(e object.Extent, skip int64, dst []byte) error {
-	got, err := p.n.chunks.ReadAt(p.ctx, e.Chunk, e.SHA256, e.ChunkOffset+skip, dst)
-	if err == nil && got < len(dst) {
+	got, err := p.n.copies.ReadAt(p.ctx, chunkOf(&e), e.ChunkOffset+skip, dst)
+	if got < len(dst) && (err == nil || err == io.EOF) {
 		err = object.Errorf(object.KindCorrupt, "chunk %s is shorter than its extent", e.Chunk)
 	}
 	if object.IsKind(err, object.KindNotFound) {
-		err = object.Errorf(object.KindCorrupt, "chunk %s is missing on this node", e.Chunk)
+		err = object.Errorf(object.KindCorrupt, "chunk %s is missing at all its holders", e.Chunk)
 	}
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 
+	"github.com/skshohagmiah/bucketdb/replication/copies"
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
@@ -38,7 +39,8 @@ type received struct {
 	body   namespace.Body
 	owner  object.PartitionID
 	upload object.UploadID
-	sha256 []byte // of the whole body
+	scheme object.Scheme // of all its chunks
+	sha256 []byte        // of the whole body
 	chunks []object.ChunkID
 	// uncertain: an entry that may have used it was proposed and its outcome
 	// is not known; what becomes of the chunks is the orphan audit's to find out.
@@ -64,7 +66,7 @@ func (n *Node) receive(ctx context.Context, owner object.PartitionID, r io.Reade
 	if size > max {
 		return nil, tooLarge(max)
 	}
-	rc := &received{owner: owner, upload: newUploadID()}
+	rc := &received{owner: owner, upload: newUploadID(), scheme: object.DefaultScheme}
 	head := int64(object.MaxInline)
 	if size >= 0 {
 		head = min(head, size)
@@ -132,7 +134,9 @@ func (n *Node) discard(rc *received) {
 		_, err = n.propose(ctx, rc.owner, &namespace.Command{Unstage: &namespace.Unstage{Content: rc.body.Content}})
 	}
 	if err == nil && !rc.uncertain {
-		err = n.dropUnknown(ctx, rc.chunks)
+		err = n.dropUnknown(ctx, rc.chunks, func(ctx context.Context, ids []object.ChunkID) error {
+			return n.copies.DeleteAll(ctx, copies.SchemeOf(rc.scheme), ids)
+		})
 	}
 	if err != nil {
 		n.log.Warn("chunks of an upload that failed are left to the orphan audit", "upload", rc.upload, "err", err)
@@ -159,9 +163,9 @@ func fill(r io.Reader, buf []byte) (n int, end bool, err error) {
 	return n, false, nil
 }
 
-// dropUnknown deletes those of one upload's chunks that the owner has no record
+// dropUnknown drops those of one upload's chunks that the owner has no record
 // of. No entry that could name them is under way.
-func (n *Node) dropUnknown(ctx context.Context, ids []object.ChunkID) error {
+func (n *Node) dropUnknown(ctx context.Context, ids []object.ChunkID, drop func(context.Context, []object.ChunkID) error) error {
 	var unknown []object.ChunkID
 	for _, id := range ids {
 		known, err := n.knows(ctx, id)
@@ -172,5 +176,5 @@ func (n *Node) dropUnknown(ctx context.Context, ids []object.ChunkID) error {
 			unknown = append(unknown, id)
 		}
 	}
-	return n.chunks.DeleteAll(ctx, unknown)
+	return drop(ctx, unknown)
 }

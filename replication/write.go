@@ -170,7 +170,7 @@ func refHalves(exts []object.Extent, owners []object.PartitionID, fresh bool) (h
 		for _, e := range exts {
 			if e.Data == nil && e.Chunk.Owner == o && !seen[e.Chunk] {
 				seen[e.Chunk] = true
-				refs.Chunks = append(refs.Chunks, namespace.ChunkRef{ID: e.Chunk, Length: e.ChunkLength})
+				refs.Chunks = append(refs.Chunks, namespace.RefOf(&e))
 			}
 		}
 		halves = append(halves, half{o, namespace.Half{Refs: refs}})

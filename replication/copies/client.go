@@ -97,7 +97,7 @@ func (s *Store) putAt(ctx context.Context, node string, l *load, c *content, epo
 	}
 	req.ContentLength, req.GetBody = c.length, u.body // again, when a kept connection was dead
 	req.Header.Set(headEpoch, strconv.FormatUint(epoch, 10))
-	req.Header.Set(headSum, strconv.FormatUint(uint64(c.crc), 16))
+	req.Header.Set(headSum, strconv.FormatUint(uint64(c.crc()), 16))
 	resp, err := s.exchange(node, req)
 	if err != nil {
 		return sum, err

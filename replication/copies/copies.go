@@ -57,17 +57,21 @@ type Options struct {
 	Stall time.Duration
 	// RepairRate is how many bytes a second Run repairs; 0 is DefaultRepairRate.
 	RepairRate int64
+	// Late bounds the bytes of puts that have their quorum, and whose pieces slower
+	// holders still read, half of it for each holder; 0 is DefaultLate. It is memory
+	// of the callers', which have to do with the rest of what they have.
+	Late int64
 }
 
 // Defaults of Options.
 const (
 	DefaultStall      = 10 * time.Second
 	DefaultRepairRate = 32 << 20
+	DefaultLate       = 64 << 20
 )
 
 // Bounds of memory, in bytes unless said otherwise.
 const (
-	lateBytes    = 64 << 20  // copies that go on after their put has its quorum; the rest is left to repair
 	serveBytes   = 192 << 20 // uploads of other nodes; at most chunk.MaxLength of one
 	localBytes   = 64 << 20  // our own puts that are inside our own disks, hung ones included
 	codeBytes    = 256 << 20 // encoded shards, and shards gathered for a rebuild
@@ -108,7 +112,7 @@ type Store struct {
 
 // New makes a Store. A wrong set of Options is KindInvalid.
 func New(o Options) (*Store, error) {
-	if o.Self == "" || o.Local == nil || o.Locate == nil || o.Client == nil || o.Stall < 0 || o.RepairRate < 0 {
+	if o.Self == "" || o.Local == nil || o.Locate == nil || o.Client == nil || o.Stall < 0 || o.RepairRate < 0 || o.Late < 0 {
 		return nil, object.Errorf(object.KindInvalid, "copies needs a node id, a chunk store, a map and a client, and no negative limits")
 	}
 	if o.Logger == nil {
@@ -120,12 +124,15 @@ func New(o Options) (*Store, error) {
 	if o.RepairRate == 0 {
 		o.RepairRate = DefaultRepairRate
 	}
+	if o.Late == 0 {
+		o.Late = DefaultLate
+	}
 	if o.Live == nil {
 		o.Live = func(context.Context, object.ChunkID) (bool, error) { return true, nil }
 	}
 	s := &Store{
 		o: o, log: o.Logger.With("component", "copies"),
-		late:   newBudget(lateBytes, lateBytes/2),
+		late:   newBudget(o.Late, max(o.Late/2, 1)),
 		served: newBudget(serveBytes, chunk.MaxLength),
 		gets:   newBudget(serveReads, peerReads),
 		local:  semaphore.NewWeighted(localBytes),

@@ -48,6 +48,16 @@ func (s *Store) DeleteAll(ctx context.Context, scheme Scheme, ids []object.Chunk
 	return err
 }
 
+// DeleteHere removes this node's own copies or shards, for the audit of what no
+// owner knows: the other holders have their own. It may be repeated.
+func (s *Store) DeleteHere(ctx context.Context, ids []object.ChunkID) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.tasks.Done()
+	return s.deleteHere(ctx, ids)
+}
+
 func (s *Store) deleteHere(ctx context.Context, ids []object.ChunkID) error {
 	s.mends.mark(ids) // first: a repair that stores one behind our back deletes it again
 	return s.o.Local.DeleteAll(ctx, ids)

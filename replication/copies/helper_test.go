@@ -56,6 +56,7 @@ type cluster struct {
 	nodes  []*node
 	onDisk bool
 	stall  time.Duration
+	late   int64
 
 	mu     sync.Mutex // guards missed
 	missed []string
@@ -144,7 +145,7 @@ func (n *node) boot() {
 	var err error
 	n.local, err = chunk.Open(chunk.Options{FS: n.disk, Dirs: []string{n.dir}, Compression: chunk.S2, Logger: slog.New(slog.DiscardHandler)})
 	must(t, err)
-	n.store, err = New(Options{Self: n.name, Local: n.local, Locate: n.locate, Client: n.wire.HTTPClient, Newer: n.newer, Live: n.live, Stall: n.c.stall,
+	n.store, err = New(Options{Self: n.name, Local: n.local, Locate: n.locate, Client: n.wire.HTTPClient, Newer: n.newer, Live: n.live, Stall: n.c.stall, Late: n.c.late,
 		RepairRate: 1 << 40, Missed: func(_ Chunk, node string, _ error) {
 			n.c.mu.Lock()
 			defer n.c.mu.Unlock()

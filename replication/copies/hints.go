@@ -78,6 +78,15 @@ func (h *hints) done(n hint) {
 	delete(h.open, hintKey{n.chunk.ID, n.node})
 }
 
+// Report tells of a chunk whose copy or shard here was found bad, by whoever found
+// it: Run gets it from the others. Where there are none there is nothing to do.
+func (s *Store) Report(c Chunk) {
+	if p, err := s.locate(c.ID, c.Scheme); err == nil && p.alone(s.o.Self) {
+		return
+	}
+	s.missed(c, s.o.Self, object.Errorf(object.KindCorrupt, "it failed a check and was quarantined"))
+}
+
 // Run deals with reports of missing and bad copies until ctx or the store ends:
 // those about this node it repairs, others it passes on to the holder. A report that comes
 // to nothing (a holder that is away, a chunk that is not committed yet) is tried

@@ -19,7 +19,7 @@ import (
 type content struct {
 	pieces  [][]byte
 	length  int64
-	crc     uint32
+	crc     func() uint32   // once, by anybody; for other nodes only
 	compute func() [32]byte // once, by anybody
 	known   *[32]byte       // what our own disk computed; only for who judges the answers
 }
@@ -28,8 +28,13 @@ func newContent(pieces [][]byte) *content {
 	c := &content{pieces: pieces}
 	for _, p := range pieces {
 		c.length += int64(len(p))
-		c.crc = crc32.Update(c.crc, castagnoli(), p)
 	}
+	c.crc = sync.OnceValue(func() (crc uint32) {
+		for _, p := range c.pieces {
+			crc = crc32.Update(crc, castagnoli(), p)
+		}
+		return crc
+	})
 	c.compute = sync.OnceValue(func() [32]byte {
 		h := sha256.New()
 		for _, p := range c.pieces {
@@ -142,15 +147,33 @@ func (s *Store) deliver(ctx context.Context, l *load) (Chunk, error) {
 		if p.lost() {
 			return Chunk{}, object.Errorf(object.KindUnavailable, "a chunk kept as %v has too few holders: the cluster needs more nodes", l.scheme)
 		}
-		c, err := p.run(ctx)
+		var c Chunk
+		if !l.scheme.Coded() && place.alone(s.o.Self) {
+			c, err = s.putAlone(ctx, l, place.since)
+		} else {
+			c, err = p.run(ctx)
+		}
 		if !object.IsKind(err, object.KindStale) {
 			return c, err
 		}
-		if err := s.follow(ctx, l.id, l.scheme, epochIn(p.failures)); err != nil {
+		if err := s.follow(ctx, l.id, l.scheme, epochIn(append(p.failures, failure{err: err}))); err != nil {
 			return Chunk{}, err
 		}
 	}
 	return Chunk{}, object.Errorf(object.KindUnavailable, "the chunk's place changed %d times while it was put: try again", maxMaps)
+}
+
+// putAlone is the put of a node that is the only holder: with nobody to hurry
+// or to wait for, there is nothing to do beside it, and one hash. A disk of ours
+// that hangs holds the caller, who would have nowhere else to go.
+func (s *Store) putAlone(ctx context.Context, l *load, epoch uint64) (Chunk, error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	t := s.take(ctx, l.id, l.scheme, epoch, l.whole.pieces)
+	if t.err != nil {
+		return Chunk{}, t.err
+	}
+	return Chunk{ID: l.id, Scheme: l.scheme, Length: l.whole.length, SHA256: t.ref.SHA256}, nil
 }
 
 // follow waits until this node knows a map that a holder has already.

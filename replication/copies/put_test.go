@@ -64,10 +64,9 @@ func TestHungHolder(t *testing.T) {
 // TestManyPutsBesideAHungHolder: what waits for it is bounded, and does not keep
 // the copies of others.
 func TestManyPutsBesideAHungHolder(t *testing.T) {
-	c := start(t, 4, 3)
+	c := startOn(&cluster{t: t, stall: calmStall, late: 800_000}, 4, 3)
 	gate := make(chan struct{})
 	c.nodes[3].disk.Set(chunk.OpSync, vfs.Rule{Block: gate})
-	c.nodes[0].store.late = newBudget(800_000, 400_000)
 	var released []<-chan struct{}
 	for range 6 {
 		id := someID()

@@ -29,8 +29,12 @@ func (s *Store) ReadAt(ctx context.Context, c Chunk, off int64, dst []byte) (n i
 		if err != nil {
 			return n, err
 		}
-		if len(place.spots) == 1 && place.spots[0].node == s.o.Self {
-			return s.o.Local.ReadAt(ctx, c.ID, c.SHA256, off, dst)
+		if !c.Scheme.Coded() && place.alone(s.o.Self) {
+			n, err = s.o.Local.ReadAt(ctx, c.ID, c.SHA256, off, dst)
+			if gone(err) && s.moved(c, place.since) {
+				continue
+			}
+			return n, err
 		}
 		var failures []failure
 		var end int
@@ -55,6 +59,12 @@ func (s *Store) ReadAt(ctx context.Context, c Chunk, off int64, dst []byte) (n i
 		}
 	}
 	return n, object.Errorf(object.KindUnavailable, "the chunk's place changed %d times while it was read: try again", maxMaps)
+}
+
+// moved reports that this node has adopted another map of a chunk's group by now.
+func (s *Store) moved(c Chunk, since uint64) bool {
+	p, err := s.locate(c.ID, c.Scheme)
+	return err == nil && p.since > since
 }
 
 // readCopy reads a range from whichever holder has a copy: n bytes are there, of

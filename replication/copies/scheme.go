@@ -18,6 +18,12 @@ type Scheme struct{ Data, Parity int }
 // Copies is the scheme of n copies.
 func Copies(n int) Scheme { return Scheme{1, n - 1} }
 
+// SchemeOf is the scheme that an extent or a record names.
+func SchemeOf(s object.Scheme) Scheme {
+	data, parity := s.Split()
+	return Scheme{data, parity}
+}
+
 // Coded reports whether holders keep shards, not copies.
 func (s Scheme) Coded() bool { return s.Data > 1 }
 
@@ -40,10 +46,8 @@ func ParseScheme(text string) (Scheme, error) {
 }
 
 func (s Scheme) check() error {
-	if s.Data < 1 || s.Parity < 0 || s.Coded() && s.Parity < 1 || s.Data > erasure.MaxShards || s.Parity > erasure.MaxShards || s.Width() > erasure.MaxShards {
-		return object.Errorf(object.KindInvalid, "a chunk cannot be kept as %d+%d: at least one data shard, one parity shard (none for a single copy), and at most %d together", s.Data, s.Parity, erasure.MaxShards)
-	}
-	return nil
+	_, err := object.NewScheme(s.Data, s.Parity)
+	return err
 }
 
 // spot is one copy or shard at one node.
@@ -99,6 +103,11 @@ func placed(site placement.Site, scheme Scheme) place {
 		p.needNext = scheme.quorum(next)
 	}
 	return p
+}
+
+// alone reports that this node is the only holder of a copy, now and later.
+func (p place) alone(self string) bool {
+	return len(p.spots) == 1 && p.spots[0].node == self
 }
 
 // quorum is how many of the holders in force must have a chunk durably before a

@@ -33,7 +33,9 @@ func TestCommandsSurviveTheLog(t *testing.T) {
 }
 
 func FuzzDecodeCommand(f *testing.F) {
-	for _, c := range []*Command{{Put: &Put{Name: "x"}}, {Decide: &Decide{Lower: &Lower{Inode: 3}}}, {Unlink: &Unlink{Cascade: &Cascade{Name: "a", Up: &Cascade{}}}}} {
+	for _, c := range []*Command{{Put: &Put{Name: "x"}}, {Decide: &Decide{Lower: &Lower{Inode: 3}}}, {Unlink: &Unlink{Cascade: &Cascade{Name: "a", Up: &Cascade{}}}},
+		{Stage: &Stage{Body: Body{Extents: []object.Extent{{Length: 9, Scheme: 4<<8 | 2}}}}},
+		{Prepare: &Prepare{Halves: []Half{{Refs: &Refs{Chunks: []ChunkRef{{Length: 9, SHA256: make([]byte, 32), Scheme: 1 << 8}}}}}}}} {
 		b, err := c.Encode()
 		if err != nil {
 			f.Fatal(err)

@@ -16,7 +16,7 @@ func (s *state) addExtents(c object.ContentID, list []object.Extent, off int64, 
 		e.Offset += off
 		e.Born = s.index
 		s.store(extentKey(c, e.Offset), &e)
-		s.ref(&e, taken && !seen[e.Chunk])
+		s.refExtent(&e, taken && !seen[e.Chunk])
 		if e.Data == nil && e.Chunk.Owner != s.part {
 			seen[e.Chunk] = true
 		}
@@ -25,15 +25,23 @@ func (s *state) addExtents(c object.ContentID, list []object.Extent, off int64, 
 	return bytes
 }
 
-// ref counts one more extent that names a chunk.
-func (s *state) ref(e *object.Extent, taken bool) {
+// refLocal counts one more reference on a chunk owned here. What the record
+// lacks (it may be older than the field) is taken from the reference.
+func (s *state) refLocal(c ChunkRef) {
+	rec := chunkRec{Length: c.Length, Scheme: c.Scheme}
+	s.load(chunkTail(keyChunk, c.ID), &rec)
+	if rec.Refs++; len(rec.SHA256) == 0 {
+		rec.SHA256 = c.SHA256
+	}
+	s.store(chunkTail(keyChunk, c.ID), &rec)
+}
+
+// refExtent counts one more extent that names a chunk.
+func (s *state) refExtent(e *object.Extent, taken bool) {
 	switch {
 	case e.Data != nil:
 	case e.Chunk.Owner == s.part:
-		rec := chunkRec{Length: e.ChunkLength}
-		s.load(chunkTail(keyChunk, e.Chunk), &rec)
-		rec.Refs++
-		s.store(chunkTail(keyChunk, e.Chunk), &rec)
+		s.refLocal(RefOf(e))
 	default:
 		var rec foreignRec
 		s.load(foreignKey(e.Chunk), &rec)
@@ -81,7 +89,11 @@ func (s *state) unrefLocal(id object.ChunkID) {
 		return
 	}
 	s.drop(key)
-	s.storeRaw(chunkTail(keyRelease, id), []byte{})
+	if key = chunkTail(keyRelease, id); rec.Scheme == object.DefaultScheme {
+		s.storeRaw(key, []byte{})
+	} else {
+		s.store(key, &releaseRec{Scheme: rec.Scheme})
+	}
 	s.garbage = true
 }
 
@@ -166,7 +178,7 @@ func (s *state) cut(c object.ContentID, list []object.Extent, from, to int64) (g
 func (s *state) refile(c object.ContentID, e object.Extent) {
 	e.Born = s.index
 	s.store(extentKey(c, e.Offset), &e)
-	s.ref(&e, false)
+	s.refExtent(&e, false)
 }
 
 // part is the piece [from, to) of an extent.

@@ -19,7 +19,7 @@ const (
 	keyGarbage = 'o' // retired at(8) ordinal(1) → garbageRec
 	keyChunk   = 'c' // upload(16) ordinal(4) → chunkRec
 	keyForeign = 'f' // chunk id(22) → foreignRec: a chunk of another owner that extents here name
-	keyRelease = 'r' // upload(16) ordinal(4) → nothing: refs fell to zero, holders may still have the file
+	keyRelease = 'r' // upload(16) ordinal(4) → releaseRec or nothing: refs fell to zero, holders may still have the file
 	keyRefused = 'u' // upload(16) → nothing: no chunk of this upload may be committed any more
 	keyStaged  = 'g' // content(16) → stagedRec
 	keyTx      = 't' // first partition(2) sequence(8) → txRec

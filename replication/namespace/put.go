@@ -1,6 +1,10 @@
 package namespace
 
-import "github.com/skshohagmiah/bucketdb/storage/object"
+import (
+	"crypto/sha256"
+
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
 
 // put gives a name to a new inode. It is also the deciding step of a
 // transaction; ref then names it (a mark of the transaction itself is not in the way).
@@ -93,7 +97,13 @@ func (s *state) checkExtents(list []object.Extent, existing bool) *Result {
 	var last object.UploadID
 	for i := range list {
 		e := &list[i]
-		if e.Data != nil || e.Chunk.Owner != s.part {
+		if e.Data != nil {
+			continue
+		}
+		if bad := checkRef(RefOf(e)); bad != nil {
+			return bad
+		}
+		if e.Chunk.Owner != s.part {
 			continue // a foreign chunk's reference was taken by the transaction
 		}
 		if existing {
@@ -111,6 +121,17 @@ func (s *state) checkExtents(list []object.Extent, existing bool) *Result {
 				return failf(object.KindConflict, "the upload was given up: send it again")
 			}
 		}
+	}
+	return nil
+}
+
+// checkRef refuses a chunk that could not be found again.
+func checkRef(c ChunkRef) *Result {
+	if err := c.Scheme.Check(); err != nil {
+		return failf(object.KindInvalid, "chunk %s: %v", c.ID, err)
+	}
+	if n := len(c.SHA256); n != 0 && n != sha256.Size {
+		return failf(object.KindInvalid, "chunk %s is named with a SHA-256 of %d bytes", c.ID, n)
 	}
 	return nil
 }

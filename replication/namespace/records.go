@@ -32,9 +32,20 @@ type inodeRec struct {
 	Still bool `cbor:"4,keyasint,omitempty"`
 }
 
+// chunkRec is what the owner knows of a chunk: repair, and the comparison with
+// what the holders have, learn it here.
 type chunkRec struct {
 	Refs   uint32 `cbor:"1,keyasint"`
 	Length int64  `cbor:"2,keyasint"`
+	// SHA256 is empty in a record of before it was kept; the next reference brings it.
+	SHA256 []byte        `cbor:"3,keyasint,omitempty"`
+	Scheme object.Scheme `cbor:"4,keyasint,omitempty"`
+}
+
+// releaseRec is a chunk whose holders are to drop it; of a chunk of the default
+// scheme it is stored as nothing at all, as before there were schemes.
+type releaseRec struct {
+	Scheme object.Scheme `cbor:"1,keyasint"`
 }
 
 // foreignRec counts the extents here that name a chunk of another owner, and
@@ -139,10 +150,21 @@ type Refs struct {
 	New bool `cbor:"2,keyasint,omitempty"`
 }
 
-// ChunkRef is a chunk and its logical length.
+// ChunkRef is a chunk as its owner knows it. Where SHA256 is empty it is not known.
 type ChunkRef struct {
 	ID     object.ChunkID `cbor:"1,keyasint"`
-	Length int64          `cbor:"2,keyasint"`
+	Length int64          `cbor:"2,keyasint"` // logical
+	SHA256 []byte         `cbor:"3,keyasint,omitempty"`
+	Scheme object.Scheme  `cbor:"4,keyasint,omitempty"`
+}
+
+// RefOf is the chunk that an extent names.
+func RefOf(e *object.Extent) ChunkRef {
+	c := ChunkRef{ID: e.Chunk, Length: e.ChunkLength, Scheme: e.Scheme}
+	if e.SHA256 != ([32]byte{}) {
+		c.SHA256 = e.SHA256[:]
+	}
+	return c
 }
 
 // Cascade says where an implicit directory hangs, so that it can vanish with

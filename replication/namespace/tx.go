@@ -161,12 +161,15 @@ func (s *state) takeRefs(h *Refs) *Result {
 		if c.ID.Owner != s.part {
 			return failf(object.KindInvalid, "chunk %s has another owner", c.ID)
 		}
+		if bad := checkRef(c); bad != nil {
+			return bad
+		}
 		if !s.has(chunkTail(keyChunk, c.ID)) && (!h.New || s.has(refusedKey(c.ID.Upload)) || s.has(chunkTail(keyRelease, c.ID))) {
 			return failf(object.KindConflict, "a chunk that was to be shared is gone: try again")
 		}
 	}
 	for _, c := range h.Chunks {
-		s.ref(&object.Extent{Chunk: c.ID, ChunkLength: c.Length}, false)
+		s.refLocal(c)
 	}
 	return &Result{}
 }

@@ -292,15 +292,33 @@ func (v *View) Garbage(at uint64, ord uint8, limit int) (list []Garbage, err err
 	return list, err
 }
 
-// Released lists up to limit chunks whose files the holders are to drop.
-func (v *View) Released(limit int) (list []object.ChunkID, err error) {
-	err = v.snap.Ascend([]byte{keyRelease}, []byte{keyRelease + 1}, func(k, _ []byte) (bool, error) {
-		id := object.ChunkID{Owner: v.part, Ordinal: binary.BigEndian.Uint32(k[17:])}
-		copy(id.Upload[:], k[1:17])
-		list = append(list, id)
+// Released lists up to limit chunks whose files the holders are to drop: their
+// ids and schemes.
+func (v *View) Released(limit int) (list []ChunkRef, err error) {
+	err = v.snap.Ascend([]byte{keyRelease}, []byte{keyRelease + 1}, func(k, b []byte) (bool, error) {
+		var r releaseRec
+		if len(b) > 0 {
+			if err := codec.dec.Unmarshal(b, &r); err != nil {
+				return false, object.Errorf(object.KindCorrupt, "the record of a released chunk cannot be read: %w", err)
+			}
+		}
+		list = append(list, ChunkRef{ID: v.chunkID(k), Scheme: r.Scheme})
 		return len(list) < limit, nil
 	})
 	return list, err
+}
+
+// chunkID is the chunk whose key chunkTail made.
+func (v *View) chunkID(k []byte) object.ChunkID {
+	return object.ChunkID{Owner: v.part, Upload: object.UploadID(k[1:17]), Ordinal: binary.BigEndian.Uint32(k[17:])}
+}
+
+// Chunk is what the partition, as the owner, knows of a live chunk; live is false
+// where nothing references it.
+func (v *View) Chunk(id object.ChunkID) (c ChunkRef, live bool, err error) {
+	var r chunkRec
+	live, err = v.load(chunkTail(keyChunk, id), &r)
+	return ChunkRef{ID: id, Length: r.Length, SHA256: r.SHA256, Scheme: r.Scheme}, live, err
 }
 
 // Knows reports whether the partition has a chunk on record: as live, or as

@@ -30,11 +30,6 @@ func (v *View) Walk(to Visitor) error {
 }
 
 func (v *View) visit(to Visitor, k, b []byte) error {
-	local := func() (id object.ChunkID) {
-		id.Owner, id.Ordinal = v.part, binary.BigEndian.Uint32(k[17:])
-		copy(id.Upload[:], k[1:17])
-		return id
-	}
 	decode := codec.dec.Unmarshal
 	switch k[0] {
 	case keyInode:
@@ -65,7 +60,7 @@ func (v *View) visit(to Visitor, k, b []byte) error {
 		if err := decode(b, &r); err != nil {
 			return err
 		}
-		to.Chunk(local(), int(r.Refs))
+		to.Chunk(v.chunkID(k), int(r.Refs))
 	case keyForeign:
 		var r foreignRec
 		if err := decode(b, &r); err != nil {
@@ -77,7 +72,7 @@ func (v *View) visit(to Visitor, k, b []byte) error {
 		}
 		to.Foreign(id, int(r.Refs), int(r.Held))
 	case keyRelease:
-		to.Releasing(local())
+		to.Releasing(v.chunkID(k))
 	case keyTx:
 		var r txRec
 		if err := decode(b, &r); err != nil {

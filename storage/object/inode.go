@@ -100,6 +100,9 @@ type Extent struct {
 	// Data holds the bytes themselves where a small write travelled in the log
 	// (then there is no chunk); its length is Length.
 	Data []byte `cbor:"8,keyasint,omitempty"`
+	// Scheme is how the chunk is kept, where there is one. (Extents from before
+	// there were schemes have none, which is the default.)
+	Scheme Scheme `cbor:"9,keyasint,omitempty"`
 }
 
 // End is the first offset behind the extent.
