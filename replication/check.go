@@ -86,13 +86,17 @@ const MaxProblems = 1000
 // and summed up, and walked again only for the ids that the sums do not clear,
 // once for each 256 Ki of them (DESIGN.md, "The check"). It ends with ctx.
 func (n *Node) Check(ctx context.Context) (*CheckReport, error) {
-	return n.checkWithin(ctx, checkLimits{sums: 1 << 19, rows: 1 << 18})
+	return n.checkWithin(ctx, checkBudget())
 }
 
 // checkWithin is Check within other limits.
 func (n *Node) checkWithin(ctx context.Context, limits checkLimits) (*CheckReport, error) {
 	return newChecker(checkedNode{n}, limits).run(ctx)
 }
+
+// checkBudget is 8 MiB of sums, and rows that take less than 56 MiB with all that
+// a map keeps free.
+func checkBudget() checkLimits { return checkLimits{sums: 1 << 19, rows: 1 << 18} }
 
 // checkLimits bound the memory of a check.
 type checkLimits struct {

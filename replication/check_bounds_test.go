@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -257,6 +258,37 @@ func TestBudgetIsKept(t *testing.T) {
 			t.Errorf("within %+v: %d closer looks", limits, c.looks)
 		}
 	}
+}
+
+// TestBudgetInBytes fills a look with what takes most, several times over.
+func TestBudgetInBytes(t *testing.T) {
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	limits := checkBudget()
+	limits.all = true
+	c := newChecker(checkedFacts{newFacts(2)}, limits)
+	c.inodes.settle(true, true)
+	c.chunks.settle(true, true)
+	l := c.newLook(0)
+	v := l.visitor(1)
+	for n := range uint64(3 * limits.rows) {
+		if n%8 == 0 { // an inode's row is smaller
+			v.Dentry(object.InodeID(n), object.Dentry{Inode: object.InodeID(n + 1), Type: object.TypeRegular}, false)
+		} else {
+			v.Extent(object.Extent{Chunk: object.ChunkID{Owner: 1, Upload: uploadNo(n)}})
+		}
+	}
+	if took := heap() - before; took > 64<<20 || c.most != limits.rows {
+		t.Errorf("%d rows, %d MiB", c.most, took>>20)
+	} else {
+		t.Logf("%d rows, %d MiB", c.most, took>>20)
+	}
+	runtime.KeepAlive(l)
 }
 
 // A file that cannot be listed ends the check: what was not seen is not missing.

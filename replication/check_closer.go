@@ -24,7 +24,7 @@ func (c *checker) lookCloser(ctx context.Context) error {
 		case !chunks:
 			chunk = inode
 		}
-		l := &closeLook{c: c, from: min(inode, chunk), last: math.MaxUint64, inodes: map[object.InodeID]inodeRow{}, chunks: map[chunkAt]chunkRow{}}
+		l := c.newLook(min(inode, chunk))
 		if err := c.walk(ctx, func(p object.PartitionID, v checkedView) error { return v.Walk(ctx, l.visitor(p)) }); err != nil {
 			return err
 		}
@@ -49,6 +49,10 @@ type closeLook struct {
 	chunks     map[chunkAt]chunkRow
 
 	open, garbage, releasing int
+}
+
+func (c *checker) newLook(from uint64) *closeLook {
+	return &closeLook{c: c, from: from, last: math.MaxUint64, inodes: map[object.InodeID]inodeRow{}, chunks: map[chunkAt]chunkRow{}}
 }
 
 // inodeRow is what is known of one inode.
