@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
 	"github.com/skshohagmiah/bucketdb/storage/object"
@@ -96,13 +97,14 @@ func (n *Node) checkWithin(ctx context.Context, limits checkLimits) (*CheckRepor
 
 // checkBudget is 8 MiB of sums, and rows that take less than 56 MiB with all that
 // a map keeps free.
-func checkBudget() checkLimits { return checkLimits{sums: 1 << 19, rows: 1 << 18} }
+func checkBudget() checkLimits { return checkLimits{hold: checkHold, sums: 1 << 19, rows: 1 << 18} }
 
-// checkLimits bound the memory of a check.
+// checkLimits bound what a check holds.
 type checkLimits struct {
-	sums int  // in each of two arrays, 8 bytes a sum; a power of two, at least 2
-	rows int  // of a closer look, some 130 bytes each
-	all  bool // in tests: look closer at everything, whatever the sums say
+	hold time.Duration // of a view before it is read
+	sums int           // in each of two arrays, 8 bytes a sum; a power of two, at least 2
+	rows int           // of a closer look, some 130 bytes each
+	all  bool          // in tests: look closer at everything, whatever the sums say
 }
 
 // checked is what a check looks at: a node, or the facts of a test. For one goroutine.

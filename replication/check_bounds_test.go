@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -16,9 +17,10 @@ import (
 )
 
 // whole is more than any test's store needs, small less; with small every id is
-// looked at as well, in slices, whether it balances or not.
+// looked at as well, in slices, whether it balances or not, and each view is
+// opened when it is read.
 var (
-	whole = checkLimits{sums: 1 << 12, rows: 1 << 20}
+	whole = checkLimits{hold: time.Hour, sums: 1 << 12, rows: 1 << 20}
 	small = checkLimits{sums: 16, rows: 40, all: true}
 )
 
@@ -173,9 +175,19 @@ func pick[V any](m map[object.ChunkID]V, n int) (id object.ChunkID) {
 // checkFacts checks within limits, and keeps them.
 func checkFacts(t interface{ Fatalf(string, ...any) }, f *facts, limits checkLimits) (*CheckReport, *checker) {
 	c := newChecker(checkedFacts{f}, limits)
+	f.batches = 0
 	r, err := c.run(context.Background())
 	if err != nil {
 		t.Fatalf("%v", err)
+	}
+	for _, p := range f.parts {
+		if p.open != 0 {
+			t.Fatalf("%d views of partition %d are left open", p.open, p.id)
+		}
+	}
+	// All at once for each walk, or one after the other.
+	if walks := 1 + c.looks; limits.hold > 0 && f.batches != walks || limits.hold == 0 && f.batches < walks {
+		t.Fatalf("views were opened %d times for %d walks", f.batches, walks)
 	}
 	// The partitions that count one chunk are not split.
 	if c.most > max(limits.rows, len(f.parts)) {
@@ -296,6 +308,11 @@ func TestListingThatFailsEndsTheCheck(t *testing.T) {
 	f := soundFacts(3, 5, 5)
 	f.fail = errors.New("the disk is gone")
 	r, err := newChecker(checkedFacts{f}, whole).run(t.Context())
+	for _, p := range f.parts {
+		if p.open != 0 {
+			t.Errorf("%d views of partition %d are left open", p.open, p.id)
+		}
+	}
 	if !errors.Is(err, f.fail) || r != nil {
 		t.Errorf("%v, %v", r, err)
 	}

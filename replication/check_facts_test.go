@@ -17,6 +17,8 @@ type facts struct {
 	files map[object.ChunkID]bool
 	busy  map[object.UploadID]bool
 	fail  error // of the listing of files, after the first
+	// batches counts the times that views were opened.
+	batches int
 }
 
 type partFacts struct {
@@ -28,6 +30,7 @@ type partFacts struct {
 	foreign  map[object.ChunkID]foreignFact
 	release  []object.ChunkID
 	garbage  int
+	open     int // views
 }
 
 type dentryFact struct {
@@ -53,7 +56,9 @@ func (f *facts) partitions() (list []object.PartitionID) {
 }
 
 func (f *facts) views(_ context.Context, parts []object.PartitionID) (list []checkedView, err error) {
+	f.batches++
 	for _, p := range parts {
+		f.parts[p].open++
 		list = append(list, f.parts[p])
 	}
 	return list, nil
@@ -103,7 +108,7 @@ func (f checkedFacts) files(_ context.Context, owner object.PartitionID, fn func
 	return nil
 }
 
-func (p *partFacts) Close() {}
+func (p *partFacts) Close() { p.open-- }
 
 // Walk shows the facts in the order of a partition's keys.
 func (p *partFacts) Walk(ctx context.Context, to namespace.Visitor) error {

@@ -20,7 +20,7 @@ import (
 const checkHold = 2 * time.Minute
 
 // walk shows each partition's view to fn, in order. The views are of one moment
-// as far as checkHold allows, so that what is done in two partitions is seen in
+// as far as limits.hold allows, so that what is done in two partitions is seen in
 // both or in neither, but for what is done at that very moment.
 func (c *checker) walk(ctx context.Context, fn func(p object.PartitionID, v checkedView) error) error {
 	var views []checkedView
@@ -28,7 +28,7 @@ func (c *checker) walk(ctx context.Context, fn func(p object.PartitionID, v chec
 	var opened time.Time
 	parts := c.on.partitions()
 	for i, p := range parts {
-		if len(views) == 0 || time.Since(opened) > checkHold {
+		if len(views) == 0 || time.Since(opened) > c.limits.hold {
 			closeViews(views)
 			var err error
 			if views, err = c.on.views(ctx, parts[i:]); err != nil {
