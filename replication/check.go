@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
 	"github.com/skshohagmiah/bucketdb/storage/object"
@@ -57,6 +58,7 @@ func (p Problem) String() string { return p.Kind.String() + ": " + p.Text }
 
 // CheckReport is what Check found.
 type CheckReport struct {
+	// What was looked at. Chunks are those on record with their owners here.
 	Inodes, Dentries, Extents, Chunks int
 	// Open counts transactions under way and Garbage what waits to be reclaimed:
 	// neither is a fault, but with both at zero every count must be exact.
@@ -64,10 +66,13 @@ type CheckReport struct {
 	// Problems are broken invariants, sorted by kind and text; at most
 	// MaxProblems of a kind.
 	Problems []Problem
-	// Truncated are the kinds of which there are more. Which of their problems
-	// are listed is chance.
-	Truncated []ProblemKind
+	// Unlisted is how many more there are of a kind; kinds with none are not in
+	// it. Which of a kind's problems are listed is chance.
+	Unlisted map[ProblemKind]int
 }
+
+// Truncated tells whether there are more problems of a kind than the report lists.
+func (r *CheckReport) Truncated(k ProblemKind) bool { return r.Unlisted[k] > 0 }
 
 // MaxProblems is how many problems of one kind a CheckReport lists.
 const MaxProblems = 1000
@@ -76,64 +81,118 @@ const MaxProblems = 1000
 // inode, link counts are right, every inode has a name, every extent's chunk
 // is on record with the right number of references and on disk, and nothing is
 // on disk that no record names. It is exact on a store at rest; changes under
-// way may show up as problems. Memory grows with the number of inodes and chunks.
+// way may show up as problems.
+//
+// It takes up to 64 MiB, whatever the store holds: all metadata is walked once
+// and summed up, and walked again only for the ids that the sums do not clear,
+// once for each 256 Ki of them (DESIGN.md, "The check"). It ends with ctx.
 func (n *Node) Check(ctx context.Context) (*CheckReport, error) {
-	c := newChecker(n.active.has)
-	for _, p := range n.parts {
-		err := n.inView(ctx, p.id, func(v *namespace.View) error { return v.Walk(c.visitor(p.id)) })
+	return n.checkWithin(ctx, checkBudget())
+}
+
+// checkWithin is Check within other limits.
+func (n *Node) checkWithin(ctx context.Context, limits checkLimits) (*CheckReport, error) {
+	return newChecker(checkedNode{n}, limits).run(ctx)
+}
+
+// checkBudget is 8 MiB of sums, and rows that take less than 56 MiB with all that
+// a map keeps free.
+func checkBudget() checkLimits { return checkLimits{hold: checkHold, sums: 1 << 19, rows: 1 << 18} }
+
+// checkLimits bound what a check holds.
+type checkLimits struct {
+	hold time.Duration // of a view before it is read
+	sums int           // in each of two arrays, 8 bytes a sum; a power of two, at least 2
+	rows int           // of a closer look, some 130 bytes each
+	all  bool          // in tests: look closer at everything, whatever the sums say
+}
+
+// checked is what a check looks at: a node, or the facts of a test. For one goroutine.
+type checked interface {
+	partitions() []object.PartitionID
+	// views opens a view of each partition, all of nearly the same moment.
+	views(ctx context.Context, parts []object.PartitionID) ([]checkedView, error)
+	// owners are the partitions that chunk files may belong to, in order.
+	owners() ([]object.PartitionID, error)
+	// files calls fn for each chunk file of an owner, in the order of their ids.
+	files(ctx context.Context, owner object.PartitionID, fn func(object.ChunkID) error) error
+	// known, onDisk and writing tell of a single chunk as it is now: is it on
+	// record, is it being released; is its file there; is its upload under way.
+	known(ctx context.Context, id object.ChunkID) (live, releasing bool, err error)
+	onDisk(id object.ChunkID) (bool, error)
+	writing(object.UploadID) bool
+}
+
+// checkedView is a namespace.View.
+type checkedView interface {
+	Walk(context.Context, namespace.Visitor) error
+	Close()
+}
+
+type checkedNode struct{ n *Node }
+
+func (c checkedNode) partitions() (list []object.PartitionID) {
+	for _, p := range c.n.parts {
+		list = append(list, p.id)
+	}
+	return list
+}
+
+func (c checkedNode) views(ctx context.Context, parts []object.PartitionID) ([]checkedView, error) {
+	ready := make([]*partition, 0, len(parts))
+	for _, id := range parts {
+		p, err := c.n.readable(ctx, id)
 		if err != nil {
 			return nil, err
 		}
+		ready = append(ready, p)
 	}
-	owners, err := n.chunks.Partitions()
-	if err != nil {
-		return nil, err
+	list := make([]checkedView, 0, len(parts)) // none of which waits for anything
+	for _, p := range ready {
+		list = append(list, p.machine.View())
 	}
-	for _, owner := range owners {
-		err := n.chunks.Each(ctx, owner, object.ChunkID{}, func(id object.ChunkID) error { c.files[id] = true; return nil })
-		if err != nil {
-			return nil, err
-		}
-	}
-	return c.report(), nil
+	return list, nil
 }
 
-// chunkAt is a chunk as the extents of one partition name it.
-type chunkAt struct {
-	part object.PartitionID
-	id   object.ChunkID
+func (c checkedNode) owners() ([]object.PartitionID, error) { return c.n.chunks.Partitions() }
+
+func (c checkedNode) files(ctx context.Context, owner object.PartitionID, fn func(object.ChunkID) error) error {
+	return c.n.chunks.Each(ctx, owner, object.ChunkID{}, fn)
 }
 
+func (c checkedNode) known(ctx context.Context, id object.ChunkID) (live, releasing bool, err error) {
+	if int(id.Owner) >= len(c.n.parts) {
+		return false, false, nil
+	}
+	err = c.n.inView(ctx, id.Owner, func(v *namespace.View) (err error) {
+		live, releasing, err = v.Knows(id)
+		return err
+	})
+	return live, releasing, err
+}
+
+func (c checkedNode) onDisk(id object.ChunkID) (bool, error) { return c.n.chunks.Has(id) }
+func (c checkedNode) writing(u object.UploadID) bool         { return c.n.active.has(u) }
+
+// checker makes one report. For one goroutine.
 type checker struct {
-	writing func(object.UploadID) bool // whether an upload is under way
-	r       *CheckReport
-	counts  [problemKinds]int
-	inodes  map[object.InodeID]checkedInode
-	names   map[object.InodeID]namesOf
-	subdirs map[object.InodeID]int
-	refs    map[chunkAt]int        // extents that name the chunk
-	recs    map[chunkAt]int        // references on record
-	held    map[object.ChunkID]int // references that foreign partitions hold at the owner
-	files   map[object.ChunkID]bool
-	waiting []object.ChunkID // being released
+	on     checked
+	limits checkLimits
+	r      *CheckReport
+	counts [problemKinds]int
+	hash   hasher
+	inodes *sums
+	chunks *sums
+	// releasing counts chunks whose files are being dropped: garbage, but no
+	// inode without a name is among it.
+	releasing int
+	// looks and most, for tests: closer looks taken, and the most rows of one.
+	looks, most int
 }
 
-// checkedInode is what is compared of an inode; there are many.
-type checkedInode struct {
-	nlink uint32
-	typ   object.FileType
-}
-
-// namesOf are the names of one inode.
-type namesOf struct {
-	count int
-	dir   object.InodeID  // of the last one
-	typ   object.FileType // as the last one has it
-}
-
-func newChecker(writing func(object.UploadID) bool) *checker {
-	return &checker{writing: writing, r: &CheckReport{}, inodes: map[object.InodeID]checkedInode{}, names: map[object.InodeID]namesOf{},
-		subdirs: map[object.InodeID]int{}, refs: map[chunkAt]int{}, recs: map[chunkAt]int{}, held: map[object.ChunkID]int{}, files: map[object.ChunkID]bool{}}
+func newChecker(on checked, limits checkLimits) *checker {
+	return &checker{on: on, limits: limits, r: &CheckReport{}, hash: newHasher(),
+		inodes: newSums(limits.sums), chunks: newSums(limits.sums)}
 }
 
 // problem lists a problem. Each kind has its own limit, so that many of one do
@@ -144,134 +203,25 @@ func (c *checker) problem(k ProblemKind, format string, args ...any) {
 	}
 }
 
-func (c *checker) visitor(part object.PartitionID) namespace.Visitor {
-	return namespace.Visitor{
-		Inode: func(i object.Inode, marked bool) {
-			c.r.Inodes++
-			c.inodes[i.ID] = checkedInode{i.Nlink, i.Type}
-			if i.ID.Partition() != part {
-				c.problem(ProblemNames, "inode %s is filed in partition %d", i.ID, part)
+// run surveys the store, looks closer where that found no balance, and closes
+// the report.
+func (c *checker) run(ctx context.Context) (*CheckReport, error) {
+	if err := c.survey(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.lookCloser(ctx); err != nil {
+		return nil, err
+	}
+	for k, n := range c.counts {
+		if n > MaxProblems {
+			if c.r.Unlisted == nil {
+				c.r.Unlisted = map[ProblemKind]int{}
 			}
-			if marked {
-				c.r.Open++
-			}
-		},
-		Dentry: func(dir object.InodeID, e object.Dentry, marked bool) { c.dentry(part, dir, e, marked) },
-		Extent: func(e object.Extent) {
-			c.r.Extents++
-			if e.Data == nil {
-				c.refs[chunkAt{part, e.Chunk}]++
-			}
-		},
-		Chunk: func(id object.ChunkID, refs int) { c.recs[chunkAt{part, id}] = refs },
-		Foreign: func(id object.ChunkID, refs, held int) {
-			c.recs[chunkAt{part, id}] = refs
-			c.held[id] += held
-		},
-		Releasing: func(id object.ChunkID) { c.waiting = append(c.waiting, id) },
-		Tx:        func(namespace.TxRef) { c.r.Open++ },
-		Garbage:   func() { c.r.Garbage++ },
-	}
-}
-
-func (c *checker) dentry(part object.PartitionID, dir object.InodeID, e object.Dentry, marked bool) {
-	c.r.Dentries++
-	names := c.names[e.Inode]
-	if names.count > 0 && names.typ != e.Type {
-		c.problem(ProblemNames, "entry %q of directory %s is of type %d, another name of inode %s of type %d", e.Name, dir, e.Type, e.Inode, names.typ)
-	}
-	c.names[e.Inode] = namesOf{names.count + 1, dir, e.Type}
-	if e.Type == object.TypeDirectory {
-		c.subdirs[dir]++
-	}
-	if dir.Partition() != part {
-		c.problem(ProblemNames, "entry %q of directory %s is filed in partition %d", e.Name, dir, part)
-	}
-	if marked {
-		c.r.Open++
-	}
-}
-
-// report compares what was visited and closes the report.
-func (c *checker) report() *CheckReport {
-	c.compareInodes()
-	c.compareChunks()
-	for _, k := range ProblemKinds() {
-		if c.counts[k] > MaxProblems {
-			c.r.Truncated = append(c.r.Truncated, k)
+			c.r.Unlisted[ProblemKind(k)] = n - MaxProblems
 		}
 	}
 	slices.SortFunc(c.r.Problems, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Text, b.Text))
 	})
-	return c.r
-}
-
-func (c *checker) compareInodes() {
-	for id, i := range c.inodes {
-		if i.typ == object.TypeDirectory {
-			c.compareDirectory(id, i)
-			continue
-		}
-		switch names := c.names[id]; {
-		case int(i.nlink) != names.count:
-			c.problem(ProblemNames, "file %s has a link count of %d and %d names", id, i.nlink, names.count)
-		case names.count == 0 && c.r.Garbage == 0:
-			c.problem(ProblemNames, "inode %s has no name and is not garbage", id)
-		case names.count > 0 && names.typ != i.typ:
-			c.problem(ProblemNames, "inode %s is of type %d, its name in directory %s says %d", id, i.typ, names.dir, names.typ)
-		}
-	}
-	for id, names := range c.names {
-		if _, ok := c.inodes[id]; !ok {
-			c.problem(ProblemNames, "a name in directory %s leads to inode %s, which does not exist", names.dir, id)
-		}
-	}
-}
-
-// compareDirectory leaves the parent pointer alone: a rename that was cut short
-// leaves it to the next one.
-func (c *checker) compareDirectory(id object.InodeID, i checkedInode) {
-	names, want := c.names[id], 1
-	if id == object.RootInode {
-		want = 0
-	}
-	switch {
-	case names.count != want:
-		c.problem(ProblemNames, "directory %s has %d names", id, names.count)
-	case names.count > 0 && names.typ != i.typ:
-		c.problem(ProblemNames, "directory %s is of type %d by its name in directory %s", id, names.typ, names.dir)
-	case int(i.nlink) != 2+c.subdirs[id]:
-		c.problem(ProblemNames, "directory %s has a link count of %d and %d subdirectories", id, i.nlink, c.subdirs[id])
-	}
-}
-
-func (c *checker) compareChunks() {
-	for at, refs := range c.refs {
-		c.r.Chunks++
-		want := refs
-		if at.id.Owner == at.part {
-			want += c.held[at.id]
-		}
-		if c.recs[at] != want {
-			c.problem(ProblemReferences, "chunk %s: partition %d counts %d references, there are %d", at.id, at.part, c.recs[at], want)
-		}
-		if !c.files[at.id] {
-			c.problem(ProblemMissing, "chunk %s is missing on disk", at.id)
-		}
-	}
-	for at, refs := range c.recs {
-		if c.refs[at] == 0 && refs != c.held[at.id] {
-			c.problem(ProblemReferences, "chunk %s: partition %d counts %d references, nothing names it", at.id, at.part, refs)
-		}
-	}
-	for _, id := range c.waiting {
-		c.r.Garbage++
-		delete(c.files, id)
-	}
-	for id := range c.files {
-		if c.recs[chunkAt{id.Owner, id}] == 0 && !c.writing(id.Upload) {
-			c.problem(ProblemStray, "chunk %s is on disk and nobody knows it", id)
-		}
-	}
+	return c.r, nil
 }

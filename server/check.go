@@ -19,8 +19,8 @@ const (
 	checkTime  = 30 * time.Minute       // for all of them
 )
 
-// check is GET /cluster/check. A check takes memory for every inode and chunk,
-// so there is one at a time.
+// check is GET /cluster/check. A check takes its 64 MiB and all of a disk's
+// patience, so there is one at a time.
 func (s *Server) check(c *gin.Context) error {
 	select {
 	case s.checking <- struct{}{}:
@@ -78,17 +78,17 @@ func inBoth(before, now *replication.CheckReport) []replication.Problem {
 		had[p] = true
 	}
 	return slices.DeleteFunc(slices.Clone(now.Problems), func(p replication.Problem) bool {
-		return !had[p] && !slices.Contains(before.Truncated, p.Kind) && !slices.Contains(now.Truncated, p.Kind)
+		return !had[p] && !before.Truncated(p.Kind) && !now.Truncated(p.Kind)
 	})
 }
 
 // resultOf groups a report's problems by kind.
 func resultOf(node string, r *replication.CheckReport) api.CheckResult {
 	out := api.CheckResult{Node: node, OK: len(r.Problems) == 0, Inodes: r.Inodes, Dentries: r.Dentries, Extents: r.Extents, Chunks: r.Chunks,
-		Open: r.Open, Garbage: r.Garbage, Findings: []api.Finding{}, Truncated: len(r.Truncated) > 0}
+		Open: r.Open, Garbage: r.Garbage, Findings: []api.Finding{}, Truncated: len(r.Unlisted) > 0}
 	for _, kind := range replication.ProblemKinds() {
 		f := finding(kind)
-		f.Truncated = slices.Contains(r.Truncated, kind)
+		f.Truncated, f.Unlisted = r.Truncated(kind), r.Unlisted[kind]
 		for _, p := range r.Problems {
 			if p.Kind == kind {
 				f.Problems = append(f.Problems, p.Text)

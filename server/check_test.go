@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -87,8 +88,8 @@ func TestOneCheckAtATime(t *testing.T) {
 
 // TestOnlyWhatStaysIsAProblem feeds reports of looks at a store that changes.
 func TestOnlyWhatStaysIsAProblem(t *testing.T) {
-	report := func(truncated []replication.ProblemKind, texts ...string) replication.CheckReport {
-		r := replication.CheckReport{Truncated: truncated}
+	report := func(truncated map[replication.ProblemKind]int, texts ...string) replication.CheckReport {
+		r := replication.CheckReport{Unlisted: truncated}
 		for _, text := range texts {
 			kind := replication.ProblemReferences
 			if strings.HasPrefix(text, "stray") {
@@ -98,7 +99,7 @@ func TestOnlyWhatStaysIsAProblem(t *testing.T) {
 		}
 		return r
 	}
-	stray := []replication.ProblemKind{replication.ProblemStray}
+	stray := map[replication.ProblemKind]int{replication.ProblemStray: 7}
 	type looks []replication.CheckReport
 	for name, tc := range map[string]struct {
 		looks looks
@@ -121,7 +122,7 @@ func TestOnlyWhatStaysIsAProblem(t *testing.T) {
 			r.Problems = slices.Clone(r.Problems)
 			return &r, nil
 		}, time.Nanosecond)
-		if err != nil || n != len(tc.looks) || !slices.Equal(r.Problems, tc.want.Problems) || !slices.Equal(r.Truncated, tc.want.Truncated) {
+		if err != nil || n != len(tc.looks) || !slices.Equal(r.Problems, tc.want.Problems) || !maps.Equal(r.Unlisted, tc.want.Unlisted) {
 			t.Errorf("%s: %v after %d looks, %v", name, r, n, err)
 		}
 	}
@@ -147,12 +148,12 @@ func TestEveryProblemHasAKindAndAdvice(t *testing.T) {
 	}
 	for i, kind := range kinds {
 		problem := replication.Problem{Kind: kind, Text: "chunk 1 is missing on disk"}
-		r := resultOf("n", &replication.CheckReport{Problems: []replication.Problem{problem}, Truncated: []replication.ProblemKind{kind}})
+		r := resultOf("n", &replication.CheckReport{Problems: []replication.Problem{problem}, Unlisted: map[replication.ProblemKind]int{kind: 3}})
 		if r.OK || !r.Truncated || len(r.Findings) != 1 {
 			t.Fatalf("%s: %+v", kind, r)
 		}
 		f := r.Findings[0]
-		if f.Kind != kind.String() || f.Kind != clients[i] || documented[i] != kind.String() || f.Meaning == "" || f.Advice == "" || !f.Truncated {
+		if f.Kind != kind.String() || f.Kind != clients[i] || documented[i] != kind.String() || f.Meaning == "" || f.Advice == "" || !f.Truncated || f.Unlisted != 3 {
 			t.Errorf("%s (documented %v, client %s): %+v", kind, documented[i], clients[i], f)
 		}
 	}

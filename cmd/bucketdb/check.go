@@ -22,7 +22,7 @@ func (a *app) checkCommand() *cobra.Command {
 		Long: `Compare the store of the node that answers with its invariants: every name leads to an
 inode and every inode has its names, counts are right, and every chunk on record is on
 disk and the other way round. It reads all metadata and no data; nothing is changed. The
-node goes on serving, and needs memory for every inode and chunk meanwhile.
+node goes on serving, and needs up to 64 MiB more memory meanwhile.
 
 The report says of each kind of finding what it means and what to do. For scripts, the
 kinds are also in "findings" of --json:
@@ -101,7 +101,7 @@ func (a *app) printCheck(r api.CheckResult) error {
 }
 
 func (a *app) printFinding(f api.Finding) error {
-	if _, err := fmt.Fprintf(a.io.out, "\n%s (%s)\n  %s\n  What to do: %s\n", f.Kind, count(len(f.Problems), f.Truncated), f.Meaning, f.Advice); err != nil {
+	if _, err := fmt.Fprintf(a.io.out, "\n%s (%s)\n  %s\n  What to do: %s\n", f.Kind, countOf(f), f.Meaning, f.Advice); err != nil {
 		return err
 	}
 	for _, p := range f.Problems {
@@ -113,18 +113,29 @@ func (a *app) printFinding(f api.Finding) error {
 }
 
 func problemsText(r api.CheckResult) string {
-	if r.Problems() == 1 && !r.Truncated {
+	n, uncounted := r.Problems(), false
+	for _, f := range r.Findings {
+		n += f.Unlisted
+		uncounted = uncounted || f.Truncated && f.Unlisted == 0
+	}
+	switch {
+	case uncounted:
+		return fmt.Sprintf("%d or more problems", n)
+	case n == 1:
 		return "1 problem"
 	}
-	return count(r.Problems(), r.Truncated) + " problems"
+	return fmt.Sprintf("%d problems", n)
 }
 
-// count is how many there are, as far as the report knows.
-func count(n int, truncated bool) string {
-	if truncated {
-		return fmt.Sprintf("%d or more", n)
+// countOf is how many problems a finding has, and lists.
+func countOf(f api.Finding) string {
+	switch {
+	case f.Unlisted > 0:
+		return fmt.Sprintf("%d, of which %d are listed", len(f.Problems)+f.Unlisted, len(f.Problems))
+	case f.Truncated: // by a server that does not count them
+		return fmt.Sprintf("%d or more", len(f.Problems))
 	}
-	return fmt.Sprint(n)
+	return fmt.Sprint(len(f.Problems))
 }
 
 // verdict is the error that makes the exit code; nil: all invariants hold.

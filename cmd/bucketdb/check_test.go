@@ -41,6 +41,10 @@ func TestCheckReport(t *testing.T) {
 	if code != exitFailure {
 		t.Errorf("exit code %d", code)
 	}
+	result.Findings[1].Unlisted = 40
+	if _, out = check(); !strings.Contains(out, "  43 problems\n") || !strings.Contains(out, "stray-data (42, of which 2 are listed)\n") {
+		t.Errorf("%s", out)
+	}
 	_, out = check("--json")
 	var got api.CheckResult
 	if err := json.NewDecoder(strings.NewReader(out)).Decode(&got); err != nil || got.Findings[1].Kind != api.FindingStray || !got.Findings[1].Truncated {

@@ -1,6 +1,7 @@
 package namespace
 
 import (
+	"context"
 	"encoding/binary"
 
 	"github.com/skshohagmiah/bucketdb/storage/object"
@@ -19,9 +20,19 @@ type Visitor struct {
 	Garbage   func()
 }
 
-// Walk shows the whole partition to a visitor.
-func (v *View) Walk(to Visitor) error {
+// walkBreath is how many records Walk shows between two looks at its context.
+const walkBreath = 1024
+
+// Walk shows the whole partition to a visitor, in the order of the keys: its
+// chunks come in the order of their ids. It ends with ctx.
+func (v *View) Walk(ctx context.Context, to Visitor) error {
+	n := 0
 	return v.snap.Ascend(nil, nil, func(k, b []byte) (bool, error) {
+		if n++; n%walkBreath == 1 {
+			if err := ctx.Err(); err != nil {
+				return false, err
+			}
+		}
 		if len(k) == 0 {
 			return true, nil
 		}

@@ -22,14 +22,15 @@ type CheckResult struct {
 	Truncated bool      `json:"truncated,omitempty"` // there are more problems than the findings list
 }
 
-// Finding is a kind of invariant that does not hold, with all the places where
-// it was found broken.
+// Finding is a kind of invariant that does not hold, with the places where it
+// was found broken.
 type Finding struct {
 	Kind      FindingKind `json:"kind"`
 	Meaning   string      `json:"meaning"`             // what it does to the data
 	Advice    string      `json:"advice"`              // what to do
 	Problems  []string    `json:"problems"`            // where, in words that may change
 	Truncated bool        `json:"truncated,omitempty"` // there are more of this kind
+	Unlisted  int         `json:"unlisted,omitempty"`  // how many more
 }
 
 // FindingKind is what is wrong, for programs: its values do not change. A newer
@@ -44,7 +45,7 @@ const (
 	FindingStray      FindingKind = "stray-data"   // a chunk's file is on disk and no record names it
 )
 
-// Problems is the number of problems in all findings.
+// Problems is the number of problems that the findings list.
 func (r *CheckResult) Problems() (n int) {
 	for _, f := range r.Findings {
 		n += len(f.Problems)

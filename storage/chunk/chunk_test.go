@@ -185,6 +185,13 @@ func TestListing(t *testing.T) {
 			t.Fatalf("partition %d after the next: %d ids", p, len(got))
 		}
 	}
+	gone := byPartition[1][3]
+	must(t, s.Delete(ctx, gone))
+	for _, c := range append(byPartition[1], byPartition[2]...) {
+		if there, err := s.Has(c); err != nil || there == (c == gone) {
+			t.Fatalf("chunk %s: %v, %v", c, there, err)
+		}
+	}
 	stop := fmt.Errorf("stop")
 	if err := s.Each(ctx, 1, object.ChunkID{}, func(object.ChunkID) error { return stop }); err != stop {
 		t.Fatalf("error %v", err)

@@ -66,6 +66,20 @@ func (s *Store) Each(ctx context.Context, p object.PartitionID, after object.Chu
 	return nil
 }
 
+// Has tells whether a disk has the chunk's file, without opening it.
+func (s *Store) Has(id object.ChunkID) (bool, error) {
+	for _, d := range s.rank(id) {
+		_, err := d.fs.Stat(OpList, d.path(id))
+		if err == nil {
+			return true, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return false, object.WithOp(err, "chunk.has", "", "")
+		}
+	}
+	return false, nil
+}
+
 // leafIDs is the ids in one directory of the partition, over all disks, in order.
 func (s *Store) leafIDs(p object.PartitionID, leaf byte) ([]object.ChunkID, error) {
 	var ids []object.ChunkID
