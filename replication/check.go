@@ -131,25 +131,22 @@ type checkedView interface {
 
 type checkedNode struct{ n *Node }
 
-func (c checkedNode) partitions() (list []object.PartitionID) {
-	for _, p := range c.n.parts {
-		list = append(list, p.id)
-	}
-	return list
+func (c checkedNode) partitions() []object.PartitionID {
+	return slices.Collect(c.n.ids(object.Control))
 }
 
 func (c checkedNode) views(ctx context.Context, parts []object.PartitionID) ([]checkedView, error) {
-	ready := make([]*partition, 0, len(parts))
+	ready := make([]*namespace.Machine, 0, len(parts))
 	for _, id := range parts {
-		p, err := c.n.readable(ctx, id)
+		m, err := c.n.current(ctx, id)
 		if err != nil {
 			return nil, err
 		}
-		ready = append(ready, p)
+		ready = append(ready, m)
 	}
 	list := make([]checkedView, 0, len(parts)) // none of which waits for anything
-	for _, p := range ready {
-		list = append(list, p.machine.View())
+	for _, m := range ready {
+		list = append(list, m.View())
 	}
 	return list, nil
 }
