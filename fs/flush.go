@@ -307,7 +307,8 @@ func (s *sender) once(done *bool, send func(ctx context.Context) error) error {
 	defer end()
 	ctx, kept := s.f.b.Keep(ctx)
 	err := send(ctx)
-	if err != nil && (outcomeUnknown(err) || kept.Unheard()) {
+	refused := object.IsKind(err, object.KindPrecondition) // judged where it is applied, also for an earlier attempt
+	if err != nil && !refused && (outcomeUnknown(err) || kept.Unheard()) {
 		s.unsure = &unsure{kept: kept, done: done}
 		return err
 	}

@@ -191,3 +191,28 @@ func TestAppendRefusedAfterALostAnswer(t *testing.T) {
 		t.Fatalf("%q", got)
 	}
 }
+
+// A rewrite whose condition fails, since another wrote just before it, goes on
+// without: that is no unknown outcome.
+func TestRewriteOfWhatChangedJustBefore(t *testing.T) {
+	dir, fake, _ := mount(t, slowWriteback)
+	name := filepath.Join(dir, "log")
+	ok(t, os.WriteFile(name, []byte("0123456789"), 0o600)) // by this mount: it knows the version
+	n, err := fake.Lookup(t.Context(), root(t, fake), "log")
+	ok(t, err)
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	ok(t, err)
+	ok(t, f.Truncate(0))
+	line(t, f, "mine\n")
+	var first atomic.Bool
+	fake.SetBefore(func(ctx context.Context, op string) error {
+		if op == "write" && ctx.Value(elsewhere{}) == nil && first.CompareAndSwap(false, true) {
+			appendElsewhere(t, fake, n.ID, "other")
+		}
+		return nil
+	})
+	ok(t, f.Close())
+	if got := content(t, fake, "log"); got != "mine\n" || !first.Load() {
+		t.Fatalf("%q", got)
+	}
+}
