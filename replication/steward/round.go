@@ -1,0 +1,282 @@
+package steward
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/skshohagmiah/bucketdb/replication/control"
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+const (
+	// sweepEvery is how often a leader looks at groups in which nothing is to be done.
+	sweepEvery = 30 * time.Second
+	// stateFor bounds the reading of the control state.
+	stateFor = 5 * time.Second
+	// confirmFor bounds the confirmation that this node leads a group.
+	confirmFor = time.Second
+)
+
+// loop runs rounds until the steward is closed.
+func (s *Steward) loop() {
+	pause := s.cfg.Pause
+	var led bool
+	for {
+		began := s.cfg.now()
+		busy, err := s.round(s.ctx, &led)
+		if err != nil && s.ctx.Err() == nil {
+			s.complain.warn("round", "the cluster's state cannot be looked at; replicas are not taken care of until it can", err)
+		}
+		// A shortest pause after what woke us; without that, longer and longer ones.
+		if busy {
+			pause = s.cfg.Pause
+		} else {
+			pause = min(2*pause, s.cfg.Tick)
+		}
+		if !sleep(s.ctx, s.cfg.Pause-s.cfg.now().Sub(began), nil) || !sleep(s.ctx, pause-s.cfg.Pause, s.wake) {
+			return
+		}
+	}
+}
+
+// sleep waits; it returns early when woken, and false when ctx ends.
+func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-wake:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
+}
+
+// round looks at the world and begins what is this node's turn. led says whether this
+// node led the control group in the round before.
+func (s *Steward) round(ctx context.Context, led *bool) (busy bool, err error) {
+	st, err := s.state(ctx, false)
+	if object.IsKind(err, object.KindNotFound) {
+		st, err = s.state(ctx, true)
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := s.adopt(st); err != nil {
+		return false, err
+	}
+	if err := s.replicas.losses(ctx, st); err != nil {
+		return false, err
+	}
+	if s.replicas.unfinished() {
+		s.job("resume", func(ctx context.Context) error { s.replicas.resume(ctx); return nil })
+	}
+	s.watch.forget(st)
+
+	led0, partitions := s.duties(st)
+	if led0 && !*led {
+		s.watch.reset()
+	}
+	*led = led0
+	every := s.cfg.Tick
+	if len(partitions) > 0 || led0 && slices.ContainsFunc(st.Partitions, func(p control.Partition) bool { return !settled(st, &p) }) {
+		every = s.cfg.Pause
+	}
+	s.ask(s.concerned(st, led0, partitions), every)
+
+	groups := s.look(ctx, st, partitions)
+	if len(groups) > 0 { // their Current is asked after all of them were read
+		now, err := s.state(ctx, true)
+		if err != nil {
+			return false, err
+		}
+		st = now
+		for p, g := range groups {
+			g.Current = st.Epoch
+			groups[p] = g
+		}
+	}
+	s.keep(partitions, groups)
+	actions, planErr := control.Next(st, s.observed(st, led0, groups))
+	if planErr != nil && led0 {
+		s.complain.warn("plan", "no plan can be made for these nodes", planErr)
+	}
+	return s.do(s.mine(actions, led0, groups)), nil
+}
+
+func (s *Steward) state(ctx context.Context, linearizable bool) (*control.State, error) {
+	ctx, cancel := context.WithTimeout(ctx, stateFor)
+	defer cancel()
+	return s.cfg.State(ctx, linearizable)
+}
+
+// duties says whether this node leads the control group, and which of the partitions that it
+// leads are to be looked at.
+func (s *Steward) duties(st *control.State) (led0 bool, list []object.PartitionID) {
+	s.mu.Lock()
+	sweep := s.cfg.now().Sub(s.swept) >= sweepEvery
+	if sweep {
+		s.swept = s.cfg.now()
+	}
+	s.mu.Unlock()
+	for p, g := range s.replicas.groups() {
+		if int(p) >= len(st.Partitions) || g.Membership().Term == 0 {
+			continue
+		}
+		led0 = led0 || p == object.Control
+		if sweep || !settled(st, &st.Partitions[p]) || s.preferred(st, p) {
+			list = append(list, p)
+		}
+	}
+	slices.Sort(list)
+	return led0, list
+}
+
+// settled reports whether a partition's replicas are as the plan has them, as far as the state shows.
+func settled(st *control.State, p *control.Partition) bool {
+	want := st.Target.Of(p.ID)
+	voters := 0
+	for _, r := range p.Replicas {
+		planned := slices.Contains(want, r.ID.Node)
+		switch {
+		case r.Lost:
+			return false
+		case r.State == control.InForce && planned:
+			voters++
+		case r.State == control.Learner && p.ID == object.Control && !planned:
+		default:
+			return false
+		}
+	}
+	return voters == len(want)
+}
+
+// preferred reports whether a partition that this node leads should be led by another.
+func (s *Steward) preferred(st *control.State, p object.PartitionID) bool {
+	for _, r := range st.Replicas(p) {
+		if r.State == control.InForce && !r.Lost && st.Node(r.ID.Node) != nil && !st.Node(r.ID.Node).Gone {
+			return r.ID.Node != s.cfg.Self.Node
+		}
+	}
+	return false
+}
+
+// concerned are the nodes that have to be heard: all by the control leader, else
+// those of the partitions that are looked at.
+func (s *Steward) concerned(st *control.State, led0 bool, partitions []object.PartitionID) []control.NodeID {
+	set := map[control.NodeID]bool{}
+	if led0 {
+		for i := range st.Nodes {
+			set[st.Nodes[i].ID] = st.Nodes[i].Life != control.NodeRemoved
+		}
+	}
+	for _, p := range partitions {
+		for _, r := range st.Partitions[p].Replicas {
+			if n := st.Node(r.ID.Node); n != nil && n.Life != control.NodeRemoved {
+				set[r.ID.Node] = true
+			}
+		}
+	}
+	maps.DeleteFunc(set, func(id control.NodeID, asked bool) bool { return !asked || id == s.cfg.Self.Node })
+	return slices.Sorted(maps.Keys(set))
+}
+
+// look asks the groups of partitions who is in them; st was read before. Those that
+// cannot say it for sure are left out. Current is not set yet.
+func (s *Steward) look(ctx context.Context, st *control.State, partitions []object.PartitionID) map[object.PartitionID]control.GroupSeen {
+	var mu sync.Mutex
+	out := map[object.PartitionID]control.GroupSeen{}
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, maxJobs)
+	for _, p := range partitions {
+		g := s.replicas.group(p)
+		if g == nil || s.underway(jobOf(p)) {
+			continue
+		}
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			if seen, ok := s.lookAt(ctx, st, p, g); ok {
+				mu.Lock()
+				defer mu.Unlock()
+				out[p] = seen
+			}
+		})
+	}
+	wg.Wait()
+	return out
+}
+
+func (s *Steward) lookAt(ctx context.Context, st *control.State, p object.PartitionID, g Group) (seen control.GroupSeen, ok bool) {
+	term := g.Membership().Term
+	ctx, cancel := context.WithTimeout(ctx, confirmFor)
+	defer cancel()
+	if term == 0 || g.Read(ctx) != nil {
+		return seen, false
+	}
+	m := g.Membership()
+	if m.Term != term || !m.Committed || !s.sure(p, m) {
+		return seen, false
+	}
+	seen = control.GroupSeen{Epoch: st.Epoch, Config: m.Config, Leader: s.replicas.self(s.replicas.rec.get(p).Generation),
+		Members: map[control.ReplicaID]bool{}, CaughtUp: map[control.ReplicaID]bool{}}
+	for _, x := range m.Members {
+		id, err := control.ParseReplicaID(x.ID)
+		if err != nil {
+			s.complain.warn("member "+x.ID, "a group has a member that is no replica", err, "partition", uint16(p))
+			return seen, false
+		}
+		seen.Members[id] = x.Voter
+		if slices.Contains(m.CaughtUp, x.ID) {
+			seen.CaughtUp[id] = true
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.terms[p] = term
+	return seen, true
+}
+
+// sure reports whether no change of a group's members, begun here, can come any more.
+func (s *Steward) sure(p object.PartitionID, m Membership) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at, any := s.unsure[p]
+	if any && m.Term == at.Term && m.Config == at.Config {
+		return false
+	}
+	delete(s.unsure, p)
+	return true
+}
+
+// keep notes what was seen of this node's groups, for its reports.
+func (s *Steward) keep(looked []object.PartitionID, groups map[object.PartitionID]control.GroupSeen) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p := range s.seen {
+		if !slices.Contains(looked, p) {
+			delete(s.seen, p)
+		}
+	}
+	maps.Copy(s.seen, groups)
+}
+
+// observed is what Next is told.
+func (s *Steward) observed(st *control.State, led0 bool, groups map[object.PartitionID]control.GroupSeen) *control.Observed {
+	o := &control.Observed{Nodes: map[control.NodeID]control.NodeSeen{}, Partitions: map[object.PartitionID]control.GroupSeen{}}
+	for i := range st.Nodes {
+		n := &st.Nodes[i]
+		if n.ID == s.cfg.Self.Node {
+			o.Nodes[n.ID] = control.NodeSeen{Up: n.Incarnation == s.cfg.Self.Incarnation, Epoch: s.cfg.Adopted(), Replicas: s.replicas.held(st)}
+		} else if seen, ok := s.watch.seen(n); ok {
+			o.Nodes[n.ID] = seen
+		}
+	}
+	if led0 {
+		s.watch.groups(o.Partitions)
+	}
+	maps.Copy(o.Partitions, groups)
+	return o
+}
