@@ -51,7 +51,9 @@ func (n *Node) watchLog() {
 	case <-n.wal.Failed():
 		n.log.Error("the write-ahead log failed: this node serves no longer; check the disk and restart it", "err", n.wal.Err())
 		for _, p := range n.parts {
-			p.group.Fail(n.wal.Err())
+			if r := p.here.Load(); r != nil {
+				r.group.Fail(n.wal.Err())
+			}
 		}
 	}
 }
@@ -59,9 +61,10 @@ func (n *Node) watchLog() {
 // sweeper settles what a crash left, at once after a start and now and then.
 func (n *Node) sweeper() {
 	n.logged("transactions", n.sweep(time.Now()))
-	n.logged("staged contents", n.dropStaged(n.incarnation))
+	n.logged("staged contents", n.dropStaged(n.incarnations))
 	n.every(sweepEvery, func() {
 		n.logged("transactions", n.sweep(time.Now().Add(-sweepEvery)))
+		n.logged("staged contents", n.dropStaged(n.incarnations)) // of those who ended, wherever: so not at the start alone
 		n.logged("staged contents in doubt", n.dropLeftovers(time.Now().Add(-sweepEvery)))
 	})
 }
@@ -81,7 +84,9 @@ func (n *Node) compactor() {
 	n.every(compactEvery, func() {
 		for _, p := range n.parts {
 			p.leases.expire(time.Now())
-			n.logged("log compaction", p.group.Compact())
+			if r := p.here.Load(); r != nil {
+				n.logged("log compaction", r.group.Compact())
+			}
 		}
 	})
 }
@@ -119,13 +124,6 @@ func (n *Node) checkSpace() {
 // reclaimer works on a partition's garbage whenever there may be some.
 func (n *Node) reclaimer(p *partition) {
 	p.touch() // what was there before the start
-	first := time.NewTimer(time.Until(p.leases.start.Add(n.cfg.LeasePeriod)))
-	defer first.Stop()
-	select {
-	case <-n.ctx.Done():
-		return
-	case <-first.C:
-	}
 	retry := time.NewTimer(time.Hour)
 	defer retry.Stop()
 	for {
@@ -135,9 +133,17 @@ func (n *Node) reclaimer(p *partition) {
 		case <-p.dirty:
 		case <-retry.C:
 		}
-		left, err := n.reclaim(p)
+		r := p.led()
+		if r == nil {
+			continue // who leads does it
+		}
+		if wait := p.leases.wait(); wait > 0 {
+			retry.Reset(wait)
+			continue
+		}
+		left, err := n.reclaim(p, r)
 		if err == nil {
-			err = n.release(p)
+			err = n.release(p, r)
 		}
 		n.logged("reclaiming", err)
 		if left {
@@ -150,10 +156,13 @@ func (n *Node) reclaimer(p *partition) {
 }
 
 // reclaim proposes what no lease needs; left: something had to stay.
-func (n *Node) reclaim(p *partition) (left bool, err error) {
+func (n *Node) reclaim(p *partition, here *replica) (left bool, err error) {
 	at, ord, low := p.garbage, uint8(0), uint64(0)
 	for {
-		v := p.machine.View()
+		v, err := here.machine.Local()
+		if err != nil {
+			return left, err
+		}
 		list, err := v.Garbage(at, ord, reclaimBatch)
 		v.Close()
 		if err == nil && len(list) == 0 {
@@ -203,9 +212,12 @@ func (n *Node) reclaimItems(p *partition, cmd *namespace.Reclaim) error {
 }
 
 // release has the files of released chunks dropped, then forgets them.
-func (n *Node) release(p *partition) error {
+func (n *Node) release(p *partition, here *replica) error {
 	for {
-		v := p.machine.View()
+		v, err := here.machine.Local()
+		if err != nil {
+			return err
+		}
 		refs, err := v.Released(reclaimBatch)
 		v.Close()
 		if err != nil || len(refs) == 0 {
@@ -243,6 +255,9 @@ func (n *Node) auditor() {
 // came between the chunk and its commit. The owner first refuses the upload
 // for ever; only then may a chunk that it still does not know be dropped.
 func (n *Node) audit(ctx context.Context) error {
+	if !n.alone.Load() {
+		return nil // whether another coordinator still uploads a chunk cannot be told yet
+	}
 	owners, err := n.chunks.Partitions()
 	if err != nil {
 		return err

@@ -136,17 +136,28 @@ func (c checkedNode) partitions() []object.PartitionID {
 }
 
 func (c checkedNode) views(ctx context.Context, parts []object.PartitionID) ([]checkedView, error) {
-	ready := make([]*namespace.Machine, 0, len(parts))
-	for _, id := range parts {
+	ready := make([]*namespace.Machine, len(parts))
+	for i, id := range parts {
 		m, err := c.n.current(ctx, id)
 		if err != nil {
 			return nil, err
 		}
-		ready = append(ready, m)
+		ready[i] = m
 	}
-	list := make([]checkedView, 0, len(parts)) // none of which waits for anything
-	for _, m := range ready {
-		list = append(list, m.View())
+	list := make([]checkedView, len(parts))
+	for i, id := range parts { // those here wait for nothing
+		if m := ready[i]; m != nil {
+			list[i] = m.View()
+			continue
+		}
+		v, err := c.n.view(ctx, id)
+		if err != nil {
+			for _, open := range list[:i] {
+				open.Close()
+			}
+			return nil, err
+		}
+		list[i] = v
 	}
 	return list, nil
 }

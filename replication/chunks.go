@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"github.com/skshohagmiah/bucketdb/replication/copies"
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
@@ -69,16 +70,51 @@ func (p *places) locate(id object.ChunkID, s copies.Scheme) (placement.Site, err
 func (n *Node) openCopies() (err error) {
 	net := n.cfg.net
 	if net == nil {
-		if net, err = aloneNet(n.cfg.NodeID); err != nil {
+		if net, err = n.clusterNet(); err != nil {
 			return err
 		}
 	}
+	n.places = net.places
 	n.copies, err = copies.New(copies.Options{
 		Self: n.cfg.NodeID, Local: n.chunks, Locate: net.places.locate, Client: net.client, Newer: net.newer, Live: n.wanted,
 		Late: min(copies.DefaultLate, n.cfg.BufferMemory/2), Logger: n.log,
 	})
 	return err
 }
+
+// clusterNet is how this node's cluster keeps chunks. Until the control state says
+// where, a store that founds its cluster holds them all; one that joins knows nothing.
+func (n *Node) clusterNet() (*chunkNet, error) {
+	net := &chunkNet{places: &places{}}
+	if len(n.cfg.Join) == 0 {
+		var err error
+		if net, err = aloneNet(n.cfg.NodeID); err != nil {
+			return nil, err
+		}
+	}
+	net.client = func(node string) *http.Client { return n.net.HTTPClient(node) }
+	net.newer = n.newer
+	return net, nil
+}
+
+// newer waits until this node has adopted a map of at least that epoch.
+func (n *Node) newer(ctx context.Context, epoch uint64) error {
+	tick := time.NewTicker(mapPoll)
+	defer tick.Stop()
+	for {
+		if s := n.state.Load(); s != nil && s.Epoch >= epoch {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return object.Errorf(object.KindUnavailable, "this node has not heard of epoch %d of the map yet: try again: %w", epoch, ctx.Err())
+		}
+	}
+}
+
+// mapPoll is how often somebody who waits for a map looks for it.
+const mapPoll = 20 * time.Millisecond
 
 // wanted asks the owner of a chunk whether anything references it.
 func (n *Node) wanted(ctx context.Context, id object.ChunkID) (live bool, err error) {

@@ -28,7 +28,21 @@ func newHub() *hub {
 }
 
 // start tells where a partition's stream begins.
-func (h *hub) start(p object.PartitionID, applied uint64) { h.lost[p] = applied }
+func (h *hub) start(p object.PartitionID, applied uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lost[p] = max(h.lost[p], applied)
+}
+
+// gap tells subscribers that events of a partition up to an index were never here.
+func (h *hub) gap(p object.PartitionID, applied uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lost[p] = max(h.lost[p], applied)
+	h.add(Event{Partition: p, Index: applied, Kind: EventGap, Time: time.Now()})
+	close(h.wake)
+	h.wake = make(chan struct{})
+}
 
 // publish adds the events of applied entries. It never blocks.
 func (h *hub) publish(p object.PartitionID, events []namespace.Event) {
@@ -99,7 +113,9 @@ func (n *Node) Subscribe(since map[object.PartitionID]uint64) *Subscription {
 		s.pos = h.next - uint64(len(h.ring))
 		for _, p := range n.parts {
 			if _, ok := since[p.id]; !ok {
-				s.since[p.id] = p.machine.Applied()
+				if r := p.here.Load(); r != nil {
+					s.since[p.id] = r.machine.Applied()
+				}
 			}
 		}
 	}

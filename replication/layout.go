@@ -64,7 +64,7 @@ func (n *Node) openLayout() error {
 	if s.store == nil {
 		s.store = &layout{Version: layoutVersion, Store: newUploadID().String(), Partitions: n.cfg.Partitions, Node: n.cfg.NodeID}
 	}
-	if s.store.Cluster == "" { // new, or made before stores named their cluster
+	if s.store.Cluster == "" && (len(n.cfg.Join) == 0 || len(s.unclaimed) == 0) { // new, or made before stores named their cluster
 		s.store.Cluster = newUploadID().String()
 		if err := writeLayout(n.cfg.FS, n.cfg.MetadataPath, s.store); err != nil {
 			return err

@@ -29,6 +29,20 @@ func newLeases(period time.Duration) *leases {
 		doomed: map[object.InodeID]bool{}}
 }
 
+// begin: this node leads from now on, or no more. Others may need what it never heard of.
+func (l *leases) begin() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.start = time.Now()
+}
+
+// wait is how long nothing is reclaimed yet.
+func (l *leases) wait() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Until(l.start.Add(l.period))
+}
+
 // pin keeps everything of a file that was retired after version at.
 func (l *leases) pin(ino object.InodeID, at uint64) {
 	l.mu.Lock()

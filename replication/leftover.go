@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/skshohagmiah/bucketdb/replication/control"
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
@@ -22,8 +23,12 @@ func (n *Node) sweep(before time.Time) error {
 	var errs []error
 	for _, p := range n.parts {
 		var after namespace.TxID
-		for {
-			v := p.machine.View()
+		for r := p.led(); r != nil; {
+			v, err := r.machine.Local()
+			if err != nil {
+				errs = append(errs, err)
+				break
+			}
 			open, err := v.Open(after, tidyBatch)
 			v.Close()
 			if err != nil || len(open) == 0 {
@@ -60,26 +65,66 @@ func (n *Node) sweepOne(ref namespace.TxRef, at object.PartitionID, before time.
 	return n.settle(ctx, ref, at)
 }
 
-// dropStaged gives up what others than owner staged: earlier incarnations of this process.
-func (n *Node) dropStaged(owner object.UploadID) error {
+// dropStaged gives up what incarnations staged that have ended. Each is in the
+// control state before it stages anything, so what belongs to none that is there, read
+// after the list, belongs to nobody.
+func (n *Node) dropStaged(alive func() (map[object.UploadID]bool, error)) error {
 	var errs []error
 	for _, p := range n.parts[1:] {
-		for {
-			v := p.machine.View()
-			list, err := v.StagedBefore(owner, tidyBatch)
-			v.Close()
-			errs = append(errs, err)
-			if err != nil || len(list) == 0 {
+		r := p.led()
+		for after, more := (object.ContentID{}), r != nil; more; {
+			v, err := r.machine.Local()
+			if err != nil {
+				errs = append(errs, err)
 				break
 			}
-			for _, c := range list {
-				if _, err := n.propose(n.ctx, p.id, &namespace.Command{Unstage: &namespace.Unstage{Content: c}}); err != nil {
-					return errors.Join(append(errs, err)...)
-				}
+			list, err := v.Staged(after, tidyBatch)
+			v.Close()
+			if err == nil && len(list) > 0 {
+				err = n.dropStagedOf(p.id, list, alive)
+			}
+			if err != nil {
+				errs = append(errs, err)
+				break
+			}
+			if more = len(list) == tidyBatch; more {
+				after = list[len(list)-1].Content
 			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// dropStagedOf gives up those contents of a list whose stagers have ended.
+func (n *Node) dropStagedOf(part object.PartitionID, list []namespace.Staged, alive func() (map[object.UploadID]bool, error)) error {
+	stagers, err := alive()
+	if err != nil {
+		return err
+	}
+	for _, s := range list {
+		if stagers[s.Owner] {
+			continue
+		}
+		if _, err := n.propose(n.ctx, part, &namespace.Command{Unstage: &namespace.Unstage{Content: s.Content}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// incarnations are those that may stage contents.
+func (n *Node) incarnations() (map[object.UploadID]bool, error) {
+	state, err := n.Control(n.ctx)
+	if err != nil {
+		return nil, err
+	}
+	alive := map[object.UploadID]bool{}
+	for i := range state.Nodes {
+		if c := &state.Nodes[i]; c.Life != control.NodeRemoved {
+			alive[object.UploadID(c.Incarnation)] = true
+		}
+	}
+	return alive, nil
 }
 
 // leftovers are staged contents that an entry in doubt may use or make. The
@@ -143,11 +188,15 @@ func (n *Node) dropLeftovers(before time.Time) error {
 // endUploads gives up multipart uploads that ended half way, or whose bucket is gone.
 func (n *Node) endUploads() error {
 	for _, p := range n.parts[1:] {
-		for after, more := (object.UploadID{}), true; more; {
+		r := p.led()
+		for after, more := (object.UploadID{}), r != nil; more; {
 			var ids []object.UploadID
 			var recs []namespace.UploadRec
-			v := p.machine.View()
-			err := v.Uploads(after, func(id object.UploadID, r namespace.UploadRec) bool {
+			v, err := r.machine.Local()
+			if err != nil {
+				return err
+			}
+			err = v.Uploads(after, func(id object.UploadID, r namespace.UploadRec) bool {
 				ids, recs = append(ids, id), append(recs, r)
 				return len(ids) < tidyBatch
 			})
@@ -180,8 +229,12 @@ func (n *Node) endUploadIfOver(part object.PartitionID, id object.UploadID, r *n
 // endIdleSessions forgets the sessions that were not seen since a time.
 func (n *Node) endIdleSessions(since time.Time) error {
 	for _, p := range n.parts {
-		for after, more := (object.UploadID{}), true; more; {
-			v := p.machine.View()
+		r := p.led()
+		for after, more := (object.UploadID{}), r != nil; more; {
+			v, err := r.machine.Local()
+			if err != nil {
+				return err
+			}
 			idle, last, err := v.IdleSessions(since.UnixNano(), after, tidyBatch)
 			v.Close()
 			if err != nil {

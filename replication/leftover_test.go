@@ -37,7 +37,7 @@ func TestAllIdleSessionsEndInOneRound(t *testing.T) {
 	if err := n.endIdleSessions(since); err != nil {
 		t.Fatal(err)
 	}
-	v := n.parts[d.Partition()].machine.View()
+	v := n.parts[d.Partition()].here.Load().machine.View()
 	defer v.Close()
 	left, _, err := v.IdleSessions(time.Now().UnixNano(), object.UploadID{}, 1000)
 	if err != nil || len(left) != 1 {
@@ -99,7 +99,7 @@ func TestAllUploadsOfAGoneBucketEndInOneRound(t *testing.T) {
 		t.Fatal(err)
 	}
 	left := map[string]int{}
-	v := n.parts[1].machine.View()
+	v := n.parts[1].here.Load().machine.View()
 	defer v.Close()
 	if err := v.Uploads(object.UploadID{}, func(_ object.UploadID, r namespace.UploadRec) bool { left[r.Name]++; return true }); err != nil {
 		t.Fatal(err)
@@ -187,8 +187,8 @@ func TestStagedContentInDoubtGoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range n.parts {
-		v := p.machine.View()
-		staged, err := v.StagedBefore(object.UploadID{}, 100)
+		v := p.here.Load().machine.View()
+		staged, err := v.Staged(object.ContentID{}, 100)
 		v.Close()
 		if err != nil || len(staged) > 0 {
 			t.Fatalf("partition %d still stages %v, %v", p.id, staged, err)

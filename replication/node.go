@@ -39,6 +39,9 @@ const (
 type Config struct {
 	NodeID        string   // default "node1"
 	API           string   // where clients reach this node, host:port; "" nowhere
+	Peer          string   // where this node listens for others and they reach it, host:port; "": nowhere, it stays alone
+	Join          []string // a new store joins the cluster of one of these, host:port; none: it is a cluster of its own
+	Secret        string   // of the cluster to join; "": that of the store, or a new one
 	MetadataPath  string   // Badger, the WAL, secrets
 	StoragePaths  []string // one directory a disk, for chunks
 	Partitions    int      // data partitions; fixed when the store is made
@@ -117,6 +120,8 @@ type Node struct {
 	meta   *meta.DB
 	chunks *chunk.Store  // of this node's disks: what every request reads and writes goes through copies
 	copies *copies.Store // chunks at all their holders
+	places *places       // where those are
+	cluster
 	// damaged are chunks here that went to quarantine, for the mender.
 	damaged chan object.ChunkID
 	parts   []*partition // by PartitionID; 0 is the control group
@@ -146,17 +151,6 @@ type Node struct {
 	ready   atomic.Bool
 }
 
-// partition is one Raft group on this node.
-type partition struct {
-	id      object.PartitionID
-	group   *group.Group
-	machine *namespace.Machine
-	leases  *leases
-	dirty   chan struct{} // there may be garbage
-	// garbage is an index below which there is none: where the reclaimer begins.
-	garbage uint64
-}
-
 // Open starts a node on its directories, making what is missing, and returns
 // when every partition answers. It fails with KindBusy when another process
 // uses the directories, with KindVersion when a newer BucketDB wrote them, and with
@@ -178,13 +172,11 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := n.openStores(); err != nil {
 		return nil, err
 	}
-	if err := n.openPartitions(ctx); err != nil {
+	n.openMemory()
+	if err := n.openCluster(ctx); err != nil {
 		return nil, err
 	}
 	if _, err := n.do(ctx, object.Control, &namespace.Command{Init: &namespace.Init{}}); err != nil {
-		return nil, err
-	}
-	if err := n.enroll(ctx); err != nil {
 		return nil, err
 	}
 	n.checkSpace()
@@ -224,36 +216,15 @@ func (n *Node) openStores() (err error) {
 	return n.openCopies()
 }
 
-func (n *Node) openPartitions(ctx context.Context) error {
+// openMemory makes what the node remembers while it runs.
+func (n *Node) openMemory() {
 	n.hub = newHub()
 	n.bufs = newBuffers(n.cfg.BufferMemory, n.cfg.ChunkSize)
 	n.live.done = map[namespace.TxID]chan struct{}{}
 	n.active.uploads = map[object.UploadID]bool{}
-	keys, bytes := n.meta.MaxTxn()
-	for id := object.PartitionID(0); int(id) <= n.cfg.Partitions; id++ {
-		p := &partition{id: id, leases: newLeases(n.cfg.LeasePeriod), dirty: make(chan struct{}, 1)}
-		store := n.meta.Partition(id)
-		n.hub.start(id, store.Applied())
-		p.machine = namespace.New(namespace.Options{Partition: id, Store: store, MaxKeys: keys, MaxBytes: bytes, Logger: n.log,
-			OnApply: func(events []namespace.Event, garbage bool) {
-				n.hub.publish(id, events)
-				if garbage {
-					p.touch()
-				}
-			}})
-		g, err := n.openGroup(ctx, group.Config{ID: id, Node: n.cfg.NodeID, Log: n.wal.Group(id), Machine: p.machine, Bootstrap: true, Logger: n.log})
-		if err != nil {
-			return err
-		}
-		p.group = g
-		n.parts = append(n.parts, p)
+	for id := range n.ids(object.Control) {
+		n.parts = append(n.parts, &partition{id: id, leases: newLeases(n.cfg.LeasePeriod), dirty: make(chan struct{}, 1)})
 	}
-	for _, p := range n.parts {
-		if err := p.group.WaitReady(ctx); err != nil {
-			return object.Errorf(object.KindUnavailable, "partition %d did not become ready: %w", p.id, err)
-		}
-	}
-	return nil
 }
 
 // openGroup opens a group, and gives up when the log fails meanwhile: raft
@@ -292,13 +263,6 @@ func (n *Node) openGroup(ctx context.Context, cfg group.Config) (*group.Group, e
 	return nil, err
 }
 
-func (p *partition) touch() {
-	select {
-	case p.dirty <- struct{}{}:
-	default:
-	}
-}
-
 // Ready is nil when the node serves requests.
 func (n *Node) Ready() error {
 	if !n.ready.Load() || n.closing.Load() {
@@ -322,9 +286,7 @@ func (n *Node) shutdown() error {
 	if n.hub != nil {
 		n.hub.close()
 	}
-	for _, p := range n.parts {
-		errs = append(errs, p.group.Close())
-	}
+	errs = append(errs, n.leaveCluster())
 	// The metadata first: it marks itself clean only when everything is in its
 	// tables, and the WAL must still have what is not.
 	if n.copies != nil {

@@ -115,7 +115,7 @@ func (n *Node) root(ctx context.Context, bucket string) (epoch uint64, root obje
 			}
 		}
 	}
-	v, err := n.viewOf(ctx, object.Control, here)
+	v, err := n.view(ctx, object.Control)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -113,13 +113,13 @@ func (r *powerRun) work(rnd *rand.Rand) bool {
 // rest waits until released chunks are dropped, and lets go of old segments.
 func (r *powerRun) rest(n *Node) error {
 	for _, p := range n.parts {
-		if err := p.group.Compact(); err != nil {
+		if err := p.here.Load().group.Compact(); err != nil {
 			return err
 		}
 	}
 	waitFor(r.t, "the garbage to go", func() bool {
 		for _, p := range n.parts {
-			v := p.machine.View()
+			v := p.here.Load().machine.View()
 			garbage, err := v.Garbage(0, 0, 1)
 			released, err2 := v.Released(1)
 			v.Close()

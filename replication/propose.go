@@ -31,12 +31,11 @@ const proposeTimeout = 20 * time.Second
 
 // propose applies one command; the result's own error is not looked at.
 func (n *Node) propose(ctx context.Context, id object.PartitionID, cmd *namespace.Command) (*namespace.Result, error) {
-	p, err := n.partition(id)
-	if err != nil {
+	if _, err := n.partition(id); err != nil {
 		return nil, err
 	}
 	if n.full.Load() && cmd.Grows() {
-		return nil, object.Errorf(object.KindNoSpace, "the disk of %s is nearly full (less than %d MiB are free): free some space there", n.cfg.MetadataPath, n.cfg.MetadataReserve>>20)
+		return nil, n.errFull() // whoever leads: what grows here grows there
 	}
 	if f := n.step.Load(); f != nil {
 		if err := (*f)(); err != nil {
@@ -50,14 +49,32 @@ func (n *Node) propose(ctx context.Context, id object.PartitionID, cmd *namespac
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(n.patience.Load()))
 	defer cancel()
-	r, err := p.group.Propose(ctx, data)
-	if err != nil {
-		if cmd.Unstage != nil {
-			n.leftovers.add(id, cmd.Unstage.Content)
-		}
-		return nil, err
+	send := n.access.Propose
+	if cmd.Repeatable() {
+		send = n.access.ProposeRepeatable
 	}
-	return r.(*namespace.Result), nil
+	r, err := send(ctx, id, data)
+	if err != nil && cmd.Unstage != nil {
+		n.leftovers.add(id, cmd.Unstage.Content)
+	}
+	return r, err
+}
+
+func (n *Node) errFull() error {
+	return object.Errorf(object.KindNoSpace, "the disk of %s is nearly full (less than %d MiB are free): free some space there", n.cfg.MetadataPath, n.cfg.MetadataReserve>>20)
+}
+
+// admit judges an entry at the leader, whoever proposes it: a full disk takes
+// nothing that grows.
+func (n *Node) admit(_ context.Context, _ object.PartitionID, entry []byte) error {
+	if !n.full.Load() {
+		return nil
+	}
+	cmd, err := namespace.DecodeCommand(entry)
+	if err == nil && cmd.Grows() {
+		return n.errFull()
+	}
+	return nil
 }
 
 // do applies a command, waits out or settles what is in its way, and drives
@@ -127,16 +144,9 @@ func pause(ctx context.Context, attempt int) error {
 // acknowledged before the call. It is nil, without an error, where the partition is to be
 // read elsewhere: look into a view.
 func (n *Node) current(ctx context.Context, id object.PartitionID) (*namespace.Machine, error) {
-	p, err := n.partition(id)
-	if err != nil {
-		return nil, err
-	}
 	limit := &deadline{Context: ctx, after: time.Duration(n.patience.Load())}
 	defer limit.end()
-	if err := p.group.Read(limit); err != nil {
-		return nil, err
-	}
-	return p.machine, nil
+	return n.access.Here(limit, id)
 }
 
 // deadline is context.WithTimeout for a wait that hardly ever happens: there is
@@ -166,18 +176,17 @@ func (d *deadline) end() {
 	}
 }
 
-// view opens a linearizable view of a partition. Close it.
+// view opens a linearizable view of a partition, wherever it is. Close it before
+// ctx ends, if that has an end.
 func (n *Node) view(ctx context.Context, id object.PartitionID) (*namespace.View, error) {
-	here, err := n.current(ctx, id)
+	limit := &deadline{Context: ctx, after: time.Duration(n.patience.Load())}
+	v, err := n.access.View(limit, id)
 	if err != nil {
+		limit.end()
 		return nil, err
 	}
-	return n.viewOf(ctx, id, here)
-}
-
-// viewOf opens a view of what current gave.
-func (n *Node) viewOf(_ context.Context, _ object.PartitionID, here *namespace.Machine) (*namespace.View, error) {
-	return here.View(), nil
+	v.OnClose(limit.end) // a view of another node reads until then
+	return v, nil
 }
 
 // inView runs fn on a linearizable view of a partition.

@@ -138,7 +138,7 @@ func TestCrashWhileAFileOfManyPiecesIsCut(t *testing.T) {
 		case err == nil && got != string(model[:size]), err != nil && got != string(model):
 			t.Fatalf("crash at %d, %v: the content is neither the old nor the new one", crashAt, err)
 		}
-		if err := n.dropStaged(newUploadID()); err != nil { // as the next incarnation does
+		if err := n.dropStaged(nobody); err != nil { // as the next incarnation does
 			t.Fatal(err)
 		}
 		if err == nil {

@@ -27,7 +27,11 @@ func (n *Node) openSecret() error {
 	case err != nil:
 		return err
 	case text == nil:
-		n.secret = transport.NewSecret()
+		if n.secret = transport.NewSecret(); n.cfg.Secret != "" {
+			if n.secret, err = transport.ParseSecret(n.cfg.Secret); err != nil {
+				return err
+			}
+		}
 		return writeDurably(n.cfg.FS, opSecret, n.cfg.MetadataPath, secretName, []byte(n.secret.Reveal()+"\n"), 0o600)
 	}
 	if n.secret, err = transport.ParseSecret(string(text)); err != nil {

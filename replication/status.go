@@ -36,9 +36,13 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 	}
 	s := Status{Node: n.cfg.NodeID, Version: version(), Started: n.started, Ready: n.Ready() == nil, Usage: u}
 	for _, p := range n.parts {
-		leader, _ := p.group.Leader()
-		st := p.group.Stats()
-		s.Partitions = append(s.Partitions, PartitionStatus{ID: p.id, Leader: leader, Term: st.Term, Applied: p.machine.Applied(), Durable: p.machine.Durable()})
+		r := p.here.Load()
+		if r == nil {
+			continue // others show it
+		}
+		leader, _ := r.group.Leader()
+		st := r.group.Stats()
+		s.Partitions = append(s.Partitions, PartitionStatus{ID: p.id, Leader: leader, Term: st.Term, Applied: r.machine.Applied(), Durable: r.machine.Durable()})
 	}
 	n.clusterStatus(&s)
 	return s, nil
@@ -47,11 +51,8 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 // clusterStatus adds what this node has of the control state, perhaps not the
 // newest: a node in trouble shows what it can.
 func (n *Node) clusterStatus(s *Status) {
-	v := n.parts[object.Control].machine.View()
-	defer v.Close()
-	state, err := v.Control()
-	if err != nil {
-		n.logged("status of the cluster", err)
+	state := n.state.Load()
+	if state == nil {
 		return
 	}
 	s.Cluster, s.Epoch = object.UploadID(state.Cluster).String(), state.Epoch

@@ -42,6 +42,20 @@ func (m *Machine) Restore(ctx context.Context, r io.Reader) error {
 	return nil
 }
 
+// Local opens a view of what is here, perhaps old, never half of a state that is
+// being replaced: KindUnavailable then.
+func (m *Machine) Local() (*namespace.View, error) {
+	swaps, ok := m.whole()
+	if ok {
+		v := m.View()
+		if m.swaps.Load() == swaps {
+			return v, nil
+		}
+		v.Close()
+	}
+	return nil, object.Errorf(object.KindUnavailable, "this replica is taking over its leader's state: try again")
+}
+
 // whole gives the state of swaps to compare with later; ok is false within a
 // replacement.
 func (m *Machine) whole() (swaps uint64, ok bool) {

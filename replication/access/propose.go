@@ -68,6 +68,9 @@ func (p *Partitions) propose(ctx context.Context, id object.PartitionID, data []
 			if o.err != nil {
 				refused = o.err
 			}
+			if err := p.broken(pt); err != nil && unknown == nil {
+				return nil, err
+			}
 		}
 		if node != "" {
 			continue

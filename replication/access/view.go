@@ -3,6 +3,7 @@ package access
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
@@ -78,6 +79,11 @@ func (p *Partitions) open(ctx context.Context, pt *partition, view func(l *local
 		}
 		err := p.openHere(ctx, pt, l, round, func() func() { return view(l) })
 		l.uses.Done()
+		if err != nil {
+			if broken := p.broken(pt); broken != nil {
+				return nil, broken
+			}
+		}
 		switch {
 		case err == nil:
 			return nil, nil
@@ -96,21 +102,54 @@ func (p *Partitions) open(ctx context.Context, pt *partition, view func(l *local
 	return p.away(ctx, pt, false), nil
 }
 
+// Here is this node's machine of a partition, once it has everything that was
+// acknowledged anywhere before the call, for what the machine remembers. It is nil,
+// without an error, where that has to be looked for in a View.
+func (p *Partitions) Here(ctx context.Context, id object.PartitionID) (*namespace.Machine, error) {
+	pt, err := p.partition(id)
+	if err != nil {
+		return nil, err
+	}
+	l := pt.use()
+	if l == nil {
+		return nil, nil
+	}
+	defer l.uses.Done()
+	if p.openHere(ctx, pt, l, 0, func() func() { return func() {} }) != nil {
+		return nil, nil
+	}
+	return l.Machine.Machine, nil
+}
+
+// broken is why nothing will come of a partition any more: its replica here has
+// stopped for good, and there is no other.
+func (p *Partitions) broken(pt *partition) error {
+	l := pt.use()
+	if l == nil {
+		return nil
+	}
+	defer l.uses.Done()
+	if p.elsewhere(pt) {
+		return nil
+	}
+	return l.Group.Failure()
+}
+
 // elsewhere reports whether the partition has replicas at other nodes.
 func (p *Partitions) elsewhere(pt *partition) bool {
-	for _, node := range pt.nodes() {
-		if node != p.cfg.Self {
-			return true
-		}
-	}
-	return false
+	pt.mu.Lock()
+	defer pt.mu.Unlock()
+	return slices.ContainsFunc(pt.places, func(at Place) bool { return at.Node != p.cfg.Self })
 }
 
 // openHere waits until the state here has everything that was acknowledged before
 // the call, and opens a view of it. How long it may take grows with the rounds.
 func (p *Partitions) openHere(ctx context.Context, pt *partition, l *local, round int, view func() (end func())) error {
-	ctx, cancel := l.within(ctx, p.cfg.ReadWait<<min(round, 4))
-	defer cancel()
+	if !l.leads() || p.elsewhere(pt) {
+		var cancel context.CancelFunc
+		ctx, cancel = l.within(ctx, p.cfg.ReadWait<<min(round, 4))
+		defer cancel()
+	} // else there is nobody else to ask: ctx is the limit, and timers cost
 	// In this order: what was whole before and is unchanged after was so between.
 	swaps, ok := l.Machine.whole()
 	if !ok {

@@ -110,6 +110,13 @@ type Restaged struct {
 	Version uint64           `cbor:"4,keyasint"`
 }
 
+// Repeatable reports whether the command may stand in the log more than once:
+// a token makes the second do nothing, or it only ends, settles or tells something.
+func (c *Command) Repeatable() bool {
+	return c.Token != nil || c.RefuseTx != nil || c.Finish != nil || c.Init != nil || c.RaiseEpoch != nil || c.EndSession != nil ||
+		c.Control != nil || c.Unstage != nil || c.Reclaim != nil || c.Released != nil || c.Refuse != nil || c.EndUpload != nil
+}
+
 // Grows reports whether the command is a client's that makes the metadata
 // grow; what ends, frees or settles something does not.
 func (c *Command) Grows() bool {

@@ -16,6 +16,7 @@ type View struct {
 	txLow uint64
 	names *names
 	round uint64 // of names, from before the view
+	done  func()
 }
 
 // Snapshot is what a view reads: one consistent state of a partition, here or at
@@ -38,7 +39,15 @@ func (m *Machine) View() *View {
 }
 
 // Close ends the view.
-func (v *View) Close() { _ = v.snap.Close() } // here it cannot fail; elsewhere it ends by itself
+func (v *View) Close() {
+	_ = v.snap.Close() // here it cannot fail; elsewhere it ends by itself
+	if v.done != nil {
+		v.done()
+	}
+}
+
+// OnClose has fn called once the view is closed.
+func (v *View) OnClose(fn func()) { v.done = fn }
 
 func (v *View) load(key []byte, into any) (bool, error) {
 	b, ok, err := v.snap.Get(key)
@@ -331,16 +340,21 @@ func (v *View) Knows(id object.ChunkID) (live, releasing bool, err error) {
 	return live, releasing, err
 }
 
-// StagedBefore lists staged contents whose owner is not the given incarnation.
-func (v *View) StagedBefore(owner object.UploadID, limit int) (list []object.ContentID, err error) {
-	err = v.snap.Ascend([]byte{keyStaged}, []byte{keyStaged + 1}, func(k, b []byte) (bool, error) {
+// Staged is a content that is staged, and the incarnation that stages it.
+type Staged struct {
+	Content object.ContentID
+	Owner   object.UploadID
+}
+
+// Staged lists up to limit staged contents behind one.
+func (v *View) Staged(after object.ContentID, limit int) (list []Staged, err error) {
+	start := append(stagedKey(after), 0)
+	err = v.snap.Ascend(start, []byte{keyStaged + 1}, func(k, b []byte) (bool, error) {
 		var r stagedRec
 		if err := codec.dec.Unmarshal(b, &r); err != nil {
 			return false, err
 		}
-		if r.Owner != owner {
-			list = append(list, object.ContentID(k[1:17]))
-		}
+		list = append(list, Staged{Content: object.ContentID(k[1:17]), Owner: r.Owner})
 		return len(list) < limit, nil
 	})
 	return list, err

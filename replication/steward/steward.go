@@ -125,8 +125,8 @@ type Config struct {
 
 func (c *Config) complete() error {
 	switch {
-	case c.Self.Node == "" || c.Self.Incarnation == control.Incarnation{} || c.Self.Store == control.StoreID{} || c.Self.Peer == "":
-		return object.Errorf(object.KindInvalid, "a steward needs a node id, a store id, an incarnation and an address")
+	case c.Self.Node == "" || c.Self.Incarnation == control.Incarnation{} || c.Self.Store == control.StoreID{}:
+		return object.Errorf(object.KindInvalid, "a steward needs a node id, a store id and an incarnation")
 	case c.Dir == "" || c.Host == nil || c.Transport == nil || c.Book == nil || c.Propose == nil || c.State == nil:
 		return object.Errorf(object.KindInvalid, "a steward needs a directory, a host, a transport, and ways to the control group")
 	case c.Tick < 0 || c.Pause < 0 || c.UpFor < 0:

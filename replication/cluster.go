@@ -1,0 +1,301 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/skshohagmiah/bucketdb/replication/access"
+	"github.com/skshohagmiah/bucketdb/replication/control"
+	"github.com/skshohagmiah/bucketdb/replication/namespace"
+	"github.com/skshohagmiah/bucketdb/replication/steward"
+	"github.com/skshohagmiah/bucketdb/replication/transport"
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+const (
+	// chunkGroups is the number of chunk groups of a cluster, for ever: the grain in
+	// which chunks move between nodes.
+	chunkGroups = 1024
+	// defaultWeight leaves room for nodes that take less than others.
+	defaultWeight = 100
+	// protocol is the version of the protocol between nodes that this program speaks.
+	protocol = 1
+)
+
+// cluster is a node's part in its cluster, which may have no other node.
+type cluster struct {
+	net     *transport.Node
+	book    *steward.Book
+	access  *access.Partitions
+	steward *steward.Steward
+	state   atomic.Pointer[control.State] // the newest that was looked at here
+	changed chan struct{}                 // a token: the control state here may be another
+
+	// alone: no other node is known, so a replica that cannot be opened is the
+	// store's end, not a loss that others make good. Then why is it.
+	alone       atomic.Bool
+	whyMu       sync.Mutex
+	why         error
+	stopOpening context.CancelFunc
+	mapping     sync.Mutex // held while a map is taken
+}
+
+// openCluster opens the replicas of this store and makes it known to its cluster;
+// the first time it founds one, or joins one. It comes before the first request:
+// what belongs to no incarnation on record is given up.
+func (n *Node) openCluster(ctx context.Context) error {
+	n.changed = make(chan struct{}, 1)
+	n.alone.Store(true)
+	self, err := n.self()
+	if err != nil {
+		return err
+	}
+	n.book = steward.NewBook()
+	if n.net, err = transport.Open(transport.Options{Node: n.cfg.NodeID, Advertise: n.cfg.Peer, Release: version(), Secrets: []transport.Secret{n.secret},
+		Resolve: n.book.Resolve, Logger: n.log}); err != nil {
+		return err
+	}
+	n.net.HandleHTTP(n.copies.Handler())
+	if n.access, err = access.New(access.Config{Self: n.cfg.NodeID, Transport: n.net, Check: n.admit, Logger: n.log}); err != nil {
+		return err
+	}
+	if n.steward, err = steward.Open(steward.Config{Self: self, Secrets: []transport.Secret{n.secret}, Dir: n.cfg.MetadataPath, FS: n.cfg.FS,
+		Host: host{n}, Transport: n.net, Book: n.book, Propose: n.propose0, State: n.controlState, Logger: n.log}); err != nil {
+		return err
+	}
+	if err := n.seed(); err != nil {
+		return err
+	}
+	ctx, n.stopOpening = context.WithCancel(ctx)
+	defer n.stopOpening()
+	n.goWork(n.mapKeeper)
+	if err := n.enter(ctx); err != nil {
+		n.whyMu.Lock()
+		defer n.whyMu.Unlock()
+		if n.why != nil {
+			return n.why
+		}
+		return err
+	}
+	return nil
+}
+
+// enter founds or joins a cluster where the store is of none, and starts.
+func (n *Node) enter(ctx context.Context) error {
+	if n.cfg.Peer != "" {
+		if _, err := n.net.Listen(n.cfg.Peer); err != nil {
+			return err
+		}
+	}
+	switch {
+	case n.steward.Joined():
+	case len(n.cfg.Join) > 0:
+		if err := n.steward.Join(ctx, n.cfg.Join); err != nil {
+			return err
+		}
+		if err := n.seed(); err != nil {
+			return err
+		}
+	default:
+		id, err := object.ParseUploadID(n.store.Cluster)
+		if err != nil {
+			return n.badLayout()
+		}
+		if err := n.steward.Bootstrap(ctx, control.Bootstrap{Cluster: control.ClusterID(id), Partitions: n.cfg.Partitions, Groups: chunkGroups, Settings: control.DefaultSettings()}); err != nil {
+			return err
+		}
+	}
+	if err := n.steward.Start(ctx); err != nil {
+		return err
+	}
+	return n.settleIn(ctx)
+}
+
+// settleIn waits until this node has the map, and, of partitions that have no other
+// replica, until they answer.
+func (n *Node) settleIn(ctx context.Context) error {
+	tick := time.NewTicker(mapPoll)
+	defer tick.Stop()
+	for n.takeMap(); n.state.Load() == nil; n.takeMap() {
+		select {
+		case <-ctx.Done():
+			return object.Errorf(object.KindUnavailable, "this node has not received the cluster's map yet: check that the other nodes run and reach it at %s: %w", n.cfg.Peer, ctx.Err())
+		case <-tick.C:
+		}
+	}
+	if p := n.state.Load().Header.Partitions; p != n.cfg.Partitions {
+		return object.Errorf(object.KindInvalid, "the cluster has %d partitions, not %d: start this node on empty directories with -partitions %d", p, n.cfg.Partitions, p)
+	}
+	for _, p := range n.parts {
+		r := p.here.Load()
+		if r == nil || len(r.group.Members()) > 1 {
+			continue
+		}
+		if err := r.group.WaitReady(ctx); err != nil {
+			return object.Errorf(object.KindUnavailable, "partition %d did not become ready: %w", p.id, err)
+		}
+	}
+	return nil
+}
+
+// leaveCluster ends what openCluster began.
+func (n *Node) leaveCluster() error {
+	var errs []error
+	if n.access != nil {
+		n.access.Close()
+	}
+	if n.steward != nil {
+		errs = append(errs, n.steward.Close())
+	}
+	if n.net != nil {
+		errs = append(errs, n.net.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// self is how this process presents itself.
+func (n *Node) self() (control.Join, error) {
+	store, err := object.ParseUploadID(n.store.Store)
+	if err != nil {
+		return control.Join{}, n.badLayout()
+	}
+	return control.Join{Node: control.NodeID(n.cfg.NodeID), Store: control.StoreID(store), Incarnation: control.Incarnation(n.incarnation),
+		API: n.cfg.API, Peer: n.cfg.Peer, Weight: defaultWeight, Versions: control.Versions{Min: protocol, Max: protocol}}, nil
+}
+
+func (n *Node) badLayout() error {
+	return object.Errorf(object.KindCorrupt, "%s in %s names a store or cluster that is no id: restore it from a backup", layoutName, n.cfg.MetadataPath)
+}
+
+// seed tells access where the control group may be, from what was kept at the last
+// start or told by who let this node join, until there is a map.
+func (n *Node) seed() error {
+	id, err := steward.LoadIdentity(n.cfg.FS, n.cfg.MetadataPath)
+	if err != nil || id == nil {
+		return err
+	}
+	var others []access.Place
+	for node := range id.Peers {
+		if string(node) != n.cfg.NodeID {
+			others = append(others, access.Place{Node: string(node), Replica: string(node)})
+		}
+	}
+	if len(others) > 0 {
+		n.alone.Store(false)
+		n.access.Update(0, map[object.PartitionID][]access.Place{object.Control: others})
+	}
+	return nil
+}
+
+// hopeless notes, while the node opens, that it never will: the store is alone and
+// cannot be opened.
+func (n *Node) hopeless(err error) error {
+	if !n.alone.Load() {
+		return err
+	}
+	n.whyMu.Lock()
+	defer n.whyMu.Unlock()
+	if n.why == nil {
+		n.why = err
+	}
+	n.stopOpening()
+	// Whatever it is, nobody could make it good: the replica is not given up.
+	return object.Errorf(object.KindUnavailable, "%w", err)
+}
+
+// propose0 is steward.Config.Propose.
+func (n *Node) propose0(ctx context.Context, c *control.Command) (*control.Result, error) {
+	data, err := c.Encode()
+	if err != nil {
+		return nil, err
+	}
+	r, err := n.propose(ctx, object.Control, &namespace.Command{Control: data})
+	switch {
+	case err != nil:
+		return nil, err
+	case r.Control == nil: // refused before it came to the control state
+		return nil, r.Err()
+	}
+	return r.Control, nil
+}
+
+// controlState is steward.Config.State.
+func (n *Node) controlState(ctx context.Context, linearizable bool) (*control.State, error) {
+	if linearizable {
+		return n.Control(ctx)
+	}
+	r := n.parts[object.Control].here.Load()
+	if r == nil {
+		return nil, object.Errorf(object.KindNotFound, "this node has no replica of the control group yet")
+	}
+	v, err := r.machine.Local()
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	return v.Control()
+}
+
+// Control is the control state, linearizable. Do not modify it.
+func (n *Node) Control(ctx context.Context) (state *control.State, err error) {
+	err = n.inView(ctx, object.Control, func(v *namespace.View) error {
+		state, err = v.Control()
+		return err
+	})
+	return state, err
+}
+
+// mapChanged has the map looked at again. It never blocks.
+func (n *Node) mapChanged() {
+	select {
+	case n.changed <- struct{}{}:
+	default:
+	}
+}
+
+// mapKeeper follows the control state.
+func (n *Node) mapKeeper() {
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-n.changed:
+			n.takeMap()
+			n.steward.Wake()
+		}
+	}
+}
+
+// takeMap tells everybody here where replicas are, by the control state that this node has.
+func (n *Node) takeMap() {
+	n.mapping.Lock()
+	defer n.mapping.Unlock()
+	s, err := n.controlState(n.ctx, false)
+	if err != nil {
+		if !object.IsKind(err, object.KindNotFound) && !object.IsKind(err, object.KindUnavailable) {
+			n.logged("the cluster's map", err)
+		}
+		return
+	}
+	if old := n.state.Load(); old != nil && old.Epoch > s.Epoch {
+		return // a replica that is being filled anew
+	}
+	table := make(map[object.PartitionID][]access.Place, len(s.Partitions))
+	for i := range s.Partitions {
+		id := object.PartitionID(i)
+		for _, r := range s.Replicas(id) {
+			if !r.Lost && r.State != control.Joining && r.State != control.Removed {
+				table[id] = append(table[id], access.Place{Node: string(r.ID.Node), Replica: r.ID.String()})
+			}
+		}
+	}
+	n.alone.Store(len(s.Nodes) == 1)
+	for _, l := range s.Layouts {
+		n.places.adopt(l.Layout)
+	}
+	n.access.Update(s.Epoch, table)
+	n.state.Store(s)
+}

@@ -1,0 +1,191 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"sync/atomic"
+
+	"github.com/skshohagmiah/bucketdb/replication/access"
+	"github.com/skshohagmiah/bucketdb/replication/control"
+	"github.com/skshohagmiah/bucketdb/replication/group"
+	"github.com/skshohagmiah/bucketdb/replication/namespace"
+	"github.com/skshohagmiah/bucketdb/replication/steward"
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+// partition is what this node knows of one of the cluster's partitions: as a
+// coordinator always, as its replica while it has one.
+type partition struct {
+	id     object.PartitionID
+	leases *leases
+	dirty  chan struct{} // there may be garbage
+	// garbage is an index below which there is none: where the reclaimer begins.
+	garbage uint64
+	here    atomic.Pointer[replica]
+}
+
+// replica is this node's replica of a partition, while it is open.
+type replica struct {
+	id      control.ReplicaID
+	group   *group.Group
+	machine *access.Machine
+}
+
+func (p *partition) touch() {
+	select {
+	case p.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// led is the replica here while it leads, as far as it knows: what a leader does on
+// its own is done there. Else nil.
+func (p *partition) led() *replica {
+	if r := p.here.Load(); r != nil && r.group.IsLeader() {
+		return r
+	}
+	return nil
+}
+
+// host opens and closes this node's replicas for the steward.
+type host struct{ n *Node }
+
+func (n *Node) replicaPath() string { return filepath.Join(n.cfg.MetadataPath, "replicas") }
+
+// Open implements steward.Host.
+func (h host) Open(ctx context.Context, id object.PartitionID, name control.ReplicaID, how steward.Start) (steward.Group, error) {
+	n := h.n
+	p, err := n.partition(id)
+	if err != nil {
+		return nil, err
+	}
+	if n.wal.Err() != nil {
+		return nil, object.Errorf(object.KindUnavailable, "the write-ahead log failed: check the disk, then restart this node: %w", n.wal.Err())
+	}
+	r := &replica{id: name, machine: n.newMachine(p)}
+	link, err := n.net.Group(id)
+	if err != nil {
+		return nil, err
+	}
+	r.group, err = n.openGroup(ctx, group.Config{
+		ID: id, Node: name.String(), Address: n.cfg.NodeID, Log: n.wal.Group(id), Machine: r.machine, Transport: link, Dir: n.replicaPath(), FS: n.cfg.FS,
+		Bootstrap: how == steward.Bootstrap, Join: how == steward.Join, Logger: n.log,
+		OnLeader:  func(bool, uint64) { n.led(p) },
+		OnMembers: func(uint64, []group.Member) { n.steward.Wake() },
+		OnRestore: func(applied uint64) { n.restored(p, applied) },
+	})
+	if err != nil {
+		return nil, errors.Join(err, link.Close())
+	}
+	if err := n.access.Attach(id, access.Replica{ID: name.String(), Group: r.group, Machine: r.machine}); err != nil {
+		return nil, errors.Join(err, r.group.Close())
+	}
+	p.here.Store(r)
+	if id == object.Control {
+		n.mapChanged()
+	}
+	return &observed{Group: r.group}, nil
+}
+
+// Close implements steward.Host.
+func (h host) Close(id object.PartitionID, name control.ReplicaID) error {
+	p, err := h.n.partition(id)
+	if err != nil {
+		return err
+	}
+	r := p.here.Load()
+	if r == nil || r.id != name {
+		return nil
+	}
+	h.n.access.Detach(id)
+	p.here.Store(nil)
+	return r.group.Close()
+}
+
+// Drop implements steward.Host.
+func (h host) Drop(ctx context.Context, id object.PartitionID, _ control.ReplicaID) error {
+	return group.Destroy(ctx, h.n.cfg.FS, h.n.replicaPath(), h.n.wal.Group(id), id, h.n.meta.Partition(id).DropAll)
+}
+
+// newMachine makes the state machine of a replica that is about to be opened.
+func (n *Node) newMachine(p *partition) *access.Machine {
+	keys, bytes := n.meta.MaxTxn()
+	store := n.meta.Partition(p.id)
+	n.hub.start(p.id, store.Applied())
+	o := namespace.Options{Partition: p.id, Store: store, MaxKeys: keys, MaxBytes: bytes, Logger: n.log,
+		OnApply: func(events []namespace.Event, garbage bool) {
+			n.hub.publish(p.id, events)
+			if garbage {
+				p.touch()
+			}
+		}}
+	if p.id == object.Control {
+		o.OnControl = n.mapChanged
+	}
+	return access.NewMachine(o)
+}
+
+// led hears that this node leads a partition, or no more. Who led before may have
+// left anything: a new leader waits until everybody has renewed.
+func (n *Node) led(p *partition) {
+	p.leases.begin()
+	p.touch()
+	n.steward.Wake()
+}
+
+// restored hears that a replica's state was replaced by its leader's.
+func (n *Node) restored(p *partition, applied uint64) {
+	n.hub.gap(p.id, applied)
+	p.touch()
+	if p.id == object.Control {
+		n.mapChanged()
+	}
+}
+
+// observed is a group as the steward needs it.
+type observed struct {
+	*group.Group
+	last atomic.Pointer[group.Observation]
+}
+
+// Read implements steward.Group.
+func (o *observed) Read(ctx context.Context) error {
+	seen, err := o.Observe(ctx)
+	if err == nil {
+		o.last.Store(&seen)
+	}
+	return err
+}
+
+// Membership implements steward.Group: what the last Read found, while it is of the
+// term in which this replica leads.
+func (o *observed) Membership() steward.Membership {
+	m := steward.Membership{}
+	if o.IsLeader() {
+		m.Term = o.Stats().ReadyTerm
+	}
+	if seen := o.last.Load(); seen != nil && seen.Term == m.Term && m.Term != 0 {
+		m.Config, m.Committed, m.Members, m.CaughtUp = seen.Config, true, seen.Members, seen.CaughtUp
+	}
+	return m
+}
+
+func basis(at steward.At) group.Basis { return group.Basis{Term: at.Term, Config: at.Config} }
+
+// AddNonvoter implements steward.Group, as do the methods below.
+func (o *observed) AddNonvoter(ctx context.Context, id, address string, at steward.At) error {
+	return o.Group.AddNonvoter(ctx, id, address, basis(at))
+}
+
+func (o *observed) Promote(ctx context.Context, id string, at steward.At) error {
+	return o.Group.Promote(ctx, id, basis(at))
+}
+
+func (o *observed) Demote(ctx context.Context, id string, at steward.At) error {
+	return o.Group.Demote(ctx, id, basis(at))
+}
+
+func (o *observed) Remove(ctx context.Context, id string, at steward.At) error {
+	return o.Group.Remove(ctx, id, basis(at))
+}
