@@ -34,6 +34,9 @@ func (g *Group) Raft() *raft.Raft { return g.now().Raft }
 // BelievesItLeads is what a read would go by that asks nobody.
 func (g *Group) BelievesItLeads() bool { return g.isReady() }
 
+// Barrier is the barrier of a new leader.
+func (g *Group) Barrier() (term uint64) { return g.barrier(g.now()) }
+
 // OpenImage is the stream that a follower gets.
 func (g *Group) OpenImage() (*raft.SnapshotMeta, interface {
 	Read([]byte) (int, error)

@@ -62,8 +62,9 @@ type Imager interface {
 	// Image opens the state of one moment, while Apply goes on.
 	Image() (*Image, error)
 	// Restore replaces the state by what another replica's Image gave. Until all of
-	// it is stored Applied must say 0, also after a crash in the middle; then it is
-	// the image's. It need not be durable yet. Apply is not called meanwhile.
+	// it is stored Applied must say less than the image's index (0, or what it was),
+	// also after a crash in the middle; then it is the image's. It need not be durable
+	// yet. Apply is not called meanwhile.
 	Restore(ctx context.Context, r io.Reader) error
 }
 

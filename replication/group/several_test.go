@@ -224,3 +224,40 @@ func TestOldIDIsNotAnswered(t *testing.T) {
 		t.Errorf("the new replica is in term %d", term)
 	}
 }
+
+// TestCommitsOnlyWhatWasCompared sends a follower a leader's word that much is
+// committed, together with entries that end before the follower's own log does: what
+// lies behind them was not compared, and may be another leader's.
+func TestCommitsOnlyWhatWasCompared(t *testing.T) {
+	t.Parallel()
+	c := &cluster{t: t, net: newNetwork()}
+	f := c.start(c.replica("f/1", "f"), group.Config{Join: true})
+	t.Cleanup(func() { f.stop(t) })
+	leader := c.net.plug("x")
+	send := func(term, prev, prevTerm, commit uint64, entries ...*raft.Log) {
+		t.Helper()
+		var resp raft.AppendEntriesResponse
+		err := leader.AppendEntries("f/1", "f", &raft.AppendEntriesRequest{
+			RPCHeader: raft.RPCHeader{ProtocolVersion: 3, ID: []byte("x/1"), Addr: []byte("f/1\x00x/1\x00x")},
+			Term:      term, PrevLogEntry: prev, PrevLogTerm: prevTerm, LeaderCommitIndex: commit, Entries: entries,
+		}, &resp)
+		if must(t, err); !resp.Success {
+			t.Fatalf("%+v", resp)
+		}
+	}
+	entry := func(index, term uint64, key string) *raft.Log {
+		return &raft.Log{Index: index, Term: term, Type: raft.LogCommand, Data: []byte(key)}
+	}
+	list := raft.Configuration{Servers: []raft.Server{{ID: "x/1", Address: "x"}, {ID: "f/1", Address: "f"}, {ID: "y/1", Address: "y"}}}
+	send(1, 0, 0, 0, &raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(list)},
+		entry(2, 1, "common"), entry(3, 1, "lost"), entry(4, 1, "lost"))
+	send(2, 1, 1, 4, entry(2, 1, "common")) // this leader has others at 3 and 4
+	if n := f.Stats().Committed; n != 2 {
+		t.Errorf("committed up to %d, compared up to 2", n)
+	}
+	send(2, 2, 1, 4, entry(3, 2, "kept"), entry(4, 2, "kept"))
+	poll(t, "the state", func() bool { return f.m.Applied() == 4 })
+	if all := f.m.all(); all["lost"] != 0 || all["kept"] != 2 || all["common"] != 1 {
+		t.Errorf("applied %v", all)
+	}
+}
