@@ -164,6 +164,7 @@ type Group struct {
 	reads    reads
 	peers    peers
 	progress progress
+	changing turn
 
 	life    sync.Mutex               // held while raft is stopped, replaced or started
 	current atomic.Pointer[instance] // raft; a stopped one while a state is restored
@@ -202,7 +203,8 @@ func Open(cfg Config) (*Group, error) {
 		cfg: cfg, log: cfg.Logger,
 		changed: make(chan struct{}), closing: make(chan struct{}),
 		stopped: make(chan struct{}), stuck: make(chan struct{}),
-		keep: trailing{several: trailingOfSeveral, lagging: trailingForLagging, image: trailingForImage},
+		changing: turn{token: make(chan struct{}, 1)},
+		keep:     trailing{several: trailingOfSeveral, lagging: trailingForLagging, image: trailingForImage},
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	if err := g.open(); err != nil {

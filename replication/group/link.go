@@ -139,8 +139,15 @@ func (p pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.Appe
 	return p.AppendPipeline.AppendEntries(&c, resp)
 }
 
-// RequestVote is raft.Transport's.
+var errQueued = errors.New("a change of members of an earlier term is not settled yet")
+
+// RequestVote is raft.Transport's. No vote is asked for while raft may still have a
+// change of members in its queue that was decided in an earlier term: another leader
+// may have gone on without it meanwhile. raft refuses it within one turn of its loop.
 func (l *link) RequestVote(id raft.ServerID, to raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if l.g.changing.bars(args.Term) {
+		return errQueued
+	}
 	c := *args
 	c.RPCHeader = toward(args.RPCHeader, id)
 	answer := new(raft.RequestVoteResponse)
@@ -153,6 +160,9 @@ func (l *link) RequestVote(id raft.ServerID, to raft.ServerAddress, args *raft.R
 
 // RequestPreVote is raft.WithPreVote's.
 func (l *link) RequestPreVote(id raft.ServerID, to raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if l.g.changing.bars(args.Term) {
+		return errQueued
+	}
 	c := *args
 	c.RPCHeader = toward(args.RPCHeader, id)
 	answer := new(raft.RequestPreVoteResponse)

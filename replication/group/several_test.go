@@ -157,20 +157,20 @@ func TestMembers(t *testing.T) {
 	c.net.mu.Lock()
 	c.net.delay = 2 * time.Millisecond
 	c.net.mu.Unlock()
-	wantKind(t, "promoting a stranger", lead.Promote(t.Context(), "x"), object.KindNotFound)
-	must(t, lead.AddNonvoter(t.Context(), d.id, "d"))
-	must(t, lead.AddNonvoter(t.Context(), d.id, "d")) // may be repeated
-	must(t, lead.Promote(within(t, 20*time.Second), d.id))
-	must(t, lead.Promote(t.Context(), d.id))
+	wantKind(t, "promoting a stranger", lead.Promote(t.Context(), "x", group.Basis{}), object.KindNotFound)
+	must(t, lead.AddNonvoter(t.Context(), d.id, "d", group.Basis{}))
+	must(t, lead.AddNonvoter(t.Context(), d.id, "d", group.Basis{})) // may be repeated
+	must(t, lead.Promote(within(t, 20*time.Second), d.id, group.Basis{}))
+	must(t, lead.Promote(t.Context(), d.id, group.Basis{}))
 	l.more(50)
-	err := lead.Remove(t.Context(), lead.id)
+	err := lead.Remove(t.Context(), lead.id, group.Basis{})
 	wantKind(t, "the leader's own removal", err, object.KindUnavailable)
 	gone := lead
 	c.all = append(c.all[1:len(c.all):len(c.all)], d)
 	l.ask(c.all)
 	lead = c.leader(c.all...)
-	must(t, lead.Remove(t.Context(), gone.id))
-	must(t, lead.Remove(t.Context(), gone.id))
+	must(t, lead.Remove(t.Context(), gone.id, group.Basis{}))
+	must(t, lead.Remove(t.Context(), gone.id, group.Basis{}))
 	l.more(50)
 	poll(t, "all to be told", func() bool {
 		for _, r := range c.all {
@@ -199,7 +199,7 @@ func TestMembers(t *testing.T) {
 	gone.stop(t)
 	gone.id = "a/2"
 	c.start(gone, group.Config{Join: true})
-	must(t, lead.AddNonvoter(t.Context(), gone.id, "a"))
+	must(t, lead.AddNonvoter(t.Context(), gone.id, "a", group.Basis{}))
 	c.same(append(c.all, gone)...)
 	c.all = append(c.all, gone)
 }
