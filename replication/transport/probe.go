@@ -42,6 +42,9 @@ func (g *Group) Probe(_ raft.ServerID, target raft.ServerAddress, args *raft.App
 	if err != nil {
 		return err
 	}
+	if err := g.closed(); err != nil {
+		return err
+	}
 	term, ok := g.inTerm(args.Term)
 	if !ok {
 		return errTerm()
