@@ -308,7 +308,7 @@ func (g *Group) sendAppend(ctx context.Context, l *link, node string, args *raft
 	defer cancel()
 	parts := split(args, appendSize)
 	for i, part := range parts {
-		seq := g.sent.Add(1)
+		seq, has := g.sent.Add(1), lastOf(part)
 		size := 64
 		for _, e := range part.Entries {
 			size += entrySize(e)
@@ -320,7 +320,7 @@ func (g *Group) sendAppend(ctx context.Context, l *link, node string, args *raft
 		ex := &exchange{done: func(f frame, err error) bool {
 			var resp raft.AppendEntriesResponse
 			if err = settle(f, err, &resp); err == nil {
-				g.acknowledged(node, seq, args.Term, &resp)
+				g.acknowledged(node, seq, args.Term, has, &resp)
 			}
 			if last {
 				done(resp, err)
