@@ -338,13 +338,23 @@ func (g *Group) sendAppend(ctx context.Context, l *link, node string, args *raft
 // has for all of them, a few at a time; the others wait. If the connection is lost
 // on the way nothing was installed, unless the answer was on its way already: the
 // error is KindUnavailable or KindTimeout, and it is to be sent again, whole.
-func (g *Group) InstallSnapshot(_ raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+func (g *Group) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
 	if err := g.closed(); err != nil {
 		return err
 	}
 	term, ok := g.inTerm(args.Term)
 	if !ok {
 		return errTerm()
+	}
+	// First a heartbeat, which waits for a peer, and for its group, as appends do: after
+	// a failure raft's own pause grows to 10 s.
+	var beat raft.AppendEntriesResponse
+	if err := g.AppendEntries(id, target, &raft.AppendEntriesRequest{RPCHeader: args.RPCHeader, Term: args.Term}, &beat); err != nil {
+		return err
+	}
+	if beat.Term > args.Term { // raft steps down
+		*resp = raft.InstallSnapshotResponse{RPCHeader: beat.RPCHeader, Term: beat.Term}
+		return nil
 	}
 	return g.sendSnapshot(term, string(target), args, resp, data)
 }
