@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/gob"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -116,7 +115,8 @@ type node struct {
 	id    string
 	dir   string
 	store control.StoreID
-	addr  string // where it listens; "": anywhere
+	addr  string              // where it listens; "": anywhere
+	again control.Incarnation // of the next process; zero: a new one
 	join  []string
 
 	*process
@@ -233,6 +233,9 @@ func (n *node) open() {
 	t := n.c.t
 	t.Helper()
 	p := &process{n: n, life: unique(), book: steward.NewBook(), dead: make(chan struct{}), open: map[object.PartitionID]*replica{}, started: make(chan error, 1)}
+	if n.again != (control.Incarnation{}) {
+		p.life = n.again
+	}
 	p.ctx, p.end = context.WithCancel(context.Background())
 	var err error
 	p.log, err = wal.Open(wal.Options{Dir: filepath.Join(n.dir, "wal"), SegmentBytes: 1 << 20})
@@ -296,6 +299,15 @@ func (n *node) up() {
 	}
 }
 
+func (p *process) alive() bool {
+	select {
+	case <-p.dead:
+		return false
+	default:
+		return true
+	}
+}
+
 // kill ends a node at once: nothing of it takes effect from now on.
 func (p *process) kill() { p.once.Do(func() { close(p.dead) }) }
 
@@ -329,7 +341,7 @@ func (n *node) restart() {
 // --- steward.Host
 
 func (p *process) Open(_ context.Context, id object.PartitionID, replicaID control.ReplicaID, how steward.Start) (steward.Group, error) {
-	if err := p.pass("open", replicaID); err != nil {
+	if err := p.pass("open"); err != nil {
 		return nil, err
 	}
 	r := &replica{p: p, id: replicaID.String(), m: &machine{Partition: p.db.Partition(id), applied: func() {
@@ -362,11 +374,11 @@ func (p *process) Open(_ context.Context, id object.PartitionID, replicaID contr
 			return nil, err
 		}
 	}
-	return r, p.pass("opened", replicaID)
+	return r, p.pass("opened")
 }
 
 func (p *process) Close(id object.PartitionID, replicaID control.ReplicaID) error {
-	if err := p.pass("close", replicaID); err != nil {
+	if err := p.pass("close"); err != nil {
 		return err
 	}
 	p.mu.Lock()
@@ -380,19 +392,19 @@ func (p *process) Close(id object.PartitionID, replicaID control.ReplicaID) erro
 }
 
 func (p *process) Drop(ctx context.Context, id object.PartitionID, replicaID control.ReplicaID) error {
-	if err := p.pass("drop", replicaID); err != nil {
+	if err := p.pass("drop"); err != nil {
 		return err
 	}
 	err := group.Destroy(ctx, vfs.OS(), filepath.Join(p.n.dir, "groups"), p.log.Group(id), id, func(ctx context.Context) error {
 		if err := p.db.Partition(id).DropAll(ctx); err != nil {
 			return err
 		}
-		return p.pass("dropped the state", replicaID)
+		return p.pass("dropped the state")
 	})
 	if err != nil {
 		return err
 	}
-	return p.pass("dropped", replicaID)
+	return p.pass("dropped")
 }
 
 func (p *process) replica(id object.PartitionID) *replica {
@@ -401,65 +413,72 @@ func (p *process) replica(id object.PartitionID) *replica {
 	return p.open[id]
 }
 
-// --- steward.Group over today's group, which has neither prevIndex nor Membership.
+// --- steward.Group over today's group, which has neither prevIndex nor Observe.
 
-func (r *replica) Membership() steward.Membership {
-	var term uint64
-	if r.IsLeader() {
-		term = r.Stats().ReadyTerm
+func (r *replica) Observe(ctx context.Context) (steward.Observation, error) {
+	if err := r.Read(ctx); err != nil {
+		return steward.Observation{}, err
 	}
+	o, ok := r.observe()
+	if !ok {
+		return o, object.Errorf(object.KindUnavailable, "the members are changing")
+	}
+	return o, nil
+}
+
+func (r *replica) observe() (o steward.Observation, ok bool) {
+	st := r.Stats()
 	newest := r.Members()
 	r.mu.Lock()
-	m := steward.Membership{Term: term, Config: r.config, Committed: slices.Equal(newest, r.committed), Members: newest}
+	o.Term, o.Config, o.Members = st.ReadyTerm, r.config, newest
+	ok = slices.Equal(newest, r.committed)
 	r.mu.Unlock()
-	if term == 0 {
-		return m
-	}
-	last := r.Stats().LastIndex
 	for _, x := range newest {
 		if other := r.p.n.c.find(x.Address); !x.Voter && other != nil {
-			if f := other.replica(r.ID()); f != nil && f.id == x.ID && f.m.Applied() > 0 && f.m.Applied()+64 >= last {
-				m.CaughtUp = append(m.CaughtUp, x.ID)
+			if f := other.replica(r.ID()); f != nil && f.id == x.ID && f.Stats().LastIndex > 0 && f.Stats().LastIndex+64 >= st.LastIndex {
+				o.CaughtUp = append(o.CaughtUp, x.ID)
 			}
 		}
 	}
-	return m
+	return o, ok && r.IsLeader() && r.Stats().ReadyTerm == o.Term
 }
 
-// at is where raft's prevIndex goes: here the configuration is looked at just before.
-func (r *replica) at(what string, at steward.At, change func() error) error {
-	if m := r.Membership(); m.Term != at.Term {
-		return object.Errorf(object.KindUnavailable, "in another term")
-	} else if m.Config != at.Config || !m.Committed {
-		return object.Errorf(object.KindConflict, "the configuration is another by now")
+// on is where raft's prevIndex goes: here the basis is looked at just before.
+func (r *replica) on(what string, on steward.Basis, change func() error) error {
+	if o, ok := r.observe(); !ok || o.Basis != on {
+		return object.Errorf(object.KindConflict, "the basis is another by now")
 	}
-	id, err := control.ParseReplicaID(r.id)
-	if err == nil {
-		err = r.p.pass(what, id)
-	}
+	err := r.p.pass(what)
 	if err == nil {
 		err = change()
 	}
 	if err == nil {
-		err = r.p.pass(what+" done", id)
+		err = r.p.pass(what + " done")
 	}
 	return err
 }
 
-func (r *replica) AddNonvoter(ctx context.Context, id, address string, at steward.At) error {
-	return r.at("add", at, func() error { return r.Group.AddNonvoter(ctx, id, address) })
+func (r *replica) AddNonvoter(ctx context.Context, id, address string, on steward.Basis) error {
+	return r.on("add", on, func() error { return r.Group.AddNonvoter(ctx, id, address) })
 }
 
-func (r *replica) Promote(ctx context.Context, id string, at steward.At) error {
-	return r.at("promote", at, func() error { return r.Group.Promote(ctx, id) })
+func (r *replica) Promote(ctx context.Context, id string, on steward.Basis) error {
+	return r.on("promote", on, func() error { return r.Group.Promote(ctx, id) })
 }
 
-func (r *replica) Demote(ctx context.Context, id string, at steward.At) error {
-	return r.at("demote", at, func() error { return r.Group.Demote(ctx, id) })
+func (r *replica) Demote(ctx context.Context, id string, on steward.Basis) error {
+	return r.on("demote", on, func() error { return r.Group.Demote(ctx, id) })
 }
 
-func (r *replica) Remove(ctx context.Context, id string, at steward.At) error {
-	return r.at("remove", at, func() error { return r.Group.Remove(ctx, id) })
+func (r *replica) Remove(ctx context.Context, id string, on steward.Basis) error {
+	return r.on("remove", on, func() error { return r.Group.Remove(ctx, id) })
+}
+
+func (r *replica) TransferLeadership(ctx context.Context, to string) error {
+	if err := r.p.pass("transfer"); err != nil {
+		return err
+	}
+	return r.Group.TransferLeadership(ctx, to)
 }
 
 // --- the control group, as access will provide it
@@ -503,7 +522,7 @@ func (p *process) anywhere(ctx context.Context, part object.PartitionID, method 
 
 func (p *process) propose(ctx context.Context, c *control.Command) (*control.Result, error) {
 	if s := c.Step; s != nil {
-		if err := p.pass("step "+s.To.String(), s.Replica); err != nil {
+		if err := p.pass("step " + s.To.String()); err != nil {
 			return nil, err
 		}
 	}
@@ -520,7 +539,7 @@ func (p *process) propose(ctx context.Context, c *control.Command) (*control.Res
 		return nil, err
 	}
 	if s := c.Step; s != nil {
-		err = p.pass("stepped "+s.To.String(), s.Replica)
+		err = p.pass("stepped " + s.To.String())
 	}
 	return &out, err
 }
@@ -625,7 +644,7 @@ func (p *process) serveWrite(ctx context.Context, _ transport.Peer, b []byte) ([
 // some is a node that runs.
 func (c *cluster) some() *node {
 	for _, n := range c.all {
-		if n.process != nil {
+		if n.process != nil && n.alive() {
 			return n
 		}
 	}
@@ -759,10 +778,11 @@ type killer struct {
 	victim *node
 }
 
-func (k *killer) arm(label string) {
+// arm has the node killed that comes to the step after so many have passed it.
+func (k *killer) arm(label string, after int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.label, k.victim = label, nil
+	k.label, k.after, k.victim = label, after, nil
 }
 
 func (k *killer) struck() *node {
@@ -771,17 +791,15 @@ func (k *killer) struck() *node {
 	return k.victim
 }
 
-// pass is called at every step that a node comes to, with a label.
-func (p *process) pass(label string, _ control.ReplicaID) error {
-	return p.step(label)
-}
-
-func (p *process) step(label string) error {
+// pass is called at every step that a node comes to. Once the node is killed, it fails.
+func (p *process) pass(label string) error {
 	k := p.n.c.killer
 	k.mu.Lock()
-	if k.label == label && k.victim == nil {
-		k.label, k.victim = "", p.n
-		p.kill()
+	if k.label == label && k.victim == nil && p.alive() {
+		if k.after--; k.after < 0 {
+			k.label, k.victim = "", p.n
+			p.kill()
+		}
 	}
 	k.mu.Unlock()
 	select {
@@ -800,7 +818,7 @@ type killFS struct {
 
 func (f killFS) OpenFile(op vfs.Op, name string, flag int, perm os.FileMode) (vfs.File, error) {
 	if flag != os.O_RDONLY {
-		if err := f.p.step("write " + string(op)); err != nil {
+		if err := f.p.pass("write " + string(op)); err != nil {
 			return nil, err
 		}
 	}
@@ -808,13 +826,11 @@ func (f killFS) OpenFile(op vfs.Op, name string, flag int, perm os.FileMode) (vf
 }
 
 func (f killFS) Rename(op vfs.Op, from, to string) error {
-	if err := f.p.step("rename " + filepath.Base(to)); err != nil {
+	if err := f.p.pass("rename " + filepath.Base(to)); err != nil {
 		return err
 	}
 	if err := f.FS.Rename(op, from, to); err != nil {
 		return err
 	}
-	return f.p.step("renamed " + filepath.Base(to))
+	return f.p.pass("renamed " + filepath.Base(to))
 }
-
-var _ = errors.Is

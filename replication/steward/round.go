@@ -16,7 +16,7 @@ const (
 	sweepEvery = 30 * time.Second
 	// stateFor bounds the reading of the control state.
 	stateFor = 5 * time.Second
-	// confirmFor bounds the confirmation that this node leads a group.
+	// confirmFor bounds a look at a group, for which a majority must confirm that this node leads.
 	confirmFor = time.Second
 )
 
@@ -64,8 +64,11 @@ func (s *Steward) round(ctx context.Context, led *bool) (busy bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err := s.adopt(st); err != nil {
-		return false, err
+	if n := st.Node(s.cfg.Self.Node); n != nil && slices.Contains(n.Past, s.cfg.Self.Incarnation) {
+		return false, object.Errorf(object.KindStale, "a later process of node %s has started: this one must end", n.ID)
+	}
+	if err := s.adopt(st); err != nil { // only the next start needs them
+		s.complain.warn("peers", "the nodes' addresses cannot be kept for the next start", err)
 	}
 	if err := s.replicas.losses(ctx, st); err != nil {
 		return false, err
@@ -122,7 +125,7 @@ func (s *Steward) duties(st *control.State) (led0 bool, list []object.PartitionI
 	}
 	s.mu.Unlock()
 	for p, g := range s.replicas.groups() {
-		if int(p) >= len(st.Partitions) || g.Membership().Term == 0 {
+		if int(p) >= len(st.Partitions) || !g.IsLeader() {
 			continue
 		}
 		led0 = led0 || p == object.Control
@@ -210,14 +213,10 @@ func (s *Steward) look(ctx context.Context, st *control.State, partitions []obje
 }
 
 func (s *Steward) lookAt(ctx context.Context, st *control.State, p object.PartitionID, g Group) (seen control.GroupSeen, ok bool) {
-	term := g.Membership().Term
 	ctx, cancel := context.WithTimeout(ctx, confirmFor)
 	defer cancel()
-	if term == 0 || g.Read(ctx) != nil {
-		return seen, false
-	}
-	m := g.Membership()
-	if m.Term != term || !m.Committed || !s.sure(p, m) {
+	m, err := g.Observe(ctx)
+	if err != nil {
 		return seen, false
 	}
 	seen = control.GroupSeen{Epoch: st.Epoch, Config: m.Config, Leader: s.replicas.self(s.replicas.rec.get(p).Generation),
@@ -235,20 +234,8 @@ func (s *Steward) lookAt(ctx context.Context, st *control.State, p object.Partit
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.terms[p] = term
+	s.terms[p] = m.Term
 	return seen, true
-}
-
-// sure reports whether no change of a group's members, begun here, can come any more.
-func (s *Steward) sure(p object.PartitionID, m Membership) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	at, any := s.unsure[p]
-	if any && m.Term == at.Term && m.Config == at.Config {
-		return false
-	}
-	delete(s.unsure, p)
-	return true
 }
 
 // keep notes what was seen of this node's groups, for its reports.
