@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/gob"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -90,7 +91,7 @@ func must(t testing.TB, err error) {
 // eventually polls until ok, or fails after a deadline, saying what the test knows.
 func (c *cluster) eventually(what string, ok func() bool) {
 	c.t.Helper()
-	for end := time.Now().Add(60 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(90 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			c.t.Fatalf("in vain: %s\n%s", what, c.describe())
 		}
@@ -775,14 +776,16 @@ type killer struct {
 	mu     sync.Mutex
 	label  string // "": nobody
 	after  int    // passes before it strikes
+	only   string // the node; "": any
 	victim *node
 }
 
-// arm has the node killed that comes to the step after so many have passed it.
-func (k *killer) arm(label string, after int) {
+// arm has the node killed that comes to the step after so many have passed it; id
+// "": whichever comes, else only that one.
+func (k *killer) arm(label string, after int, id string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.label, k.after, k.victim = label, after, nil
+	k.label, k.after, k.only, k.victim = label, after, id, nil
 }
 
 func (k *killer) struck() *node {
@@ -795,7 +798,7 @@ func (k *killer) struck() *node {
 func (p *process) pass(label string) error {
 	k := p.n.c.killer
 	k.mu.Lock()
-	if k.label == label && k.victim == nil && p.alive() {
+	if k.label == label && (k.only == "" || k.only == p.n.id) && k.victim == nil && p.alive() {
 		if k.after--; k.after < 0 {
 			k.label, k.victim = "", p.n
 			p.kill()
@@ -833,4 +836,14 @@ func (f killFS) Rename(op vfs.Op, from, to string) error {
 		return err
 	}
 	return f.p.pass("renamed " + filepath.Base(to))
+}
+
+// TestMain lets more tests run at once than there are processors: they wait for
+// elections most of the time.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
 }

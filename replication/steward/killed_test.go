@@ -46,7 +46,7 @@ func TestKilledAtEachStep(t *testing.T) {
 			}
 			for i := 0; every*(clusters*i+k) < len(steps); i++ {
 				step := steps[every*(clusters*i+k)]
-				c.killer.arm(step.label, step.after)
+				c.killer.arm(step.label, step.after, "")
 				weigh(i, 0)
 				if i > 0 {
 					weigh(i-1, 1)
@@ -78,7 +78,7 @@ func TestFoundingKilled(t *testing.T) {
 	} {
 		c := newCluster(t)
 		a := c.node("a")
-		c.killer.arm(step.label, step.after)
+		c.killer.arm(step.label, step.after, "a")
 		cluster := control.ClusterID(unique())
 		for try := 0; ; try++ {
 			a.open()
@@ -105,7 +105,7 @@ func TestFoundingKilled(t *testing.T) {
 			a.stop()
 			continue
 		}
-		c.killer.arm(step.label, 0)
+		c.killer.arm(step.label, 0, "b")
 		b := c.add("b")
 		c.eventually("the joiner to be killed", func() bool { return c.killer.struck() == b })
 		b.restart()

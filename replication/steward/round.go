@@ -14,6 +14,8 @@ import (
 const (
 	// sweepEvery is how often a leader looks at groups in which nothing is to be done.
 	sweepEvery = 30 * time.Second
+	// askApart bounds the questions per second.
+	askApart = 5 * time.Millisecond
 	// stateFor bounds the reading of the control state.
 	stateFor = 5 * time.Second
 	// confirmFor bounds a look at a group, for which a majority must confirm that this node leads.
@@ -83,11 +85,7 @@ func (s *Steward) round(ctx context.Context, led *bool) (busy bool, err error) {
 		s.watch.reset()
 	}
 	*led = led0
-	every := s.cfg.Tick
-	if len(partitions) > 0 || led0 && slices.ContainsFunc(st.Partitions, func(p control.Partition) bool { return !settled(st, &p) }) {
-		every = s.cfg.Pause
-	}
-	s.ask(s.concerned(st, led0, partitions), every)
+	s.ask(s.concerned(st, led0, partitions))
 
 	groups := s.look(ctx, st, partitions)
 	if len(groups) > 0 { // their Current is asked after all of them were read
@@ -166,24 +164,30 @@ func (s *Steward) preferred(st *control.State, p object.PartitionID) bool {
 	return false
 }
 
-// concerned are the nodes that have to be heard: all by the control leader, else
-// those of the partitions that are looked at.
-func (s *Steward) concerned(st *control.State, led0 bool, partitions []object.PartitionID) []control.NodeID {
-	set := map[control.NodeID]bool{}
-	if led0 {
-		for i := range st.Nodes {
-			set[st.Nodes[i].ID] = st.Nodes[i].Life != control.NodeRemoved
-		}
-	}
-	for _, p := range partitions {
-		for _, r := range st.Partitions[p].Replicas {
-			if n := st.Node(r.ID.Node); n != nil && n.Life != control.NodeRemoved {
-				set[r.ID.Node] = true
+// concerned are the nodes that have to be heard, and how often: those of partitions in which
+// something is to be done at every round, unless they are many; by the control leader all others now and then.
+func (s *Steward) concerned(st *control.State, led0 bool, partitions []object.PartitionID) map[control.NodeID]time.Duration {
+	often := map[control.NodeID]bool{}
+	for i := range st.Partitions {
+		p := &st.Partitions[i]
+		if slices.Contains(partitions, p.ID) || led0 && !settled(st, p) {
+			for _, r := range p.Replicas {
+				often[r.ID.Node] = true
 			}
 		}
 	}
-	maps.DeleteFunc(set, func(id control.NodeID, asked bool) bool { return !asked || id == s.cfg.Self.Node })
-	return slices.Sorted(maps.Keys(set))
+	list := map[control.NodeID]time.Duration{}
+	for i := range st.Nodes {
+		n := &st.Nodes[i]
+		switch {
+		case n.Life == control.NodeRemoved || n.ID == s.cfg.Self.Node:
+		case often[n.ID]:
+			list[n.ID] = max(s.cfg.Pause, time.Duration(len(often))*askApart)
+		case led0:
+			list[n.ID] = s.cfg.Tick / 2 // no round that comes after a Tick skips it
+		}
+	}
+	return list
 }
 
 // look asks the groups of partitions who is in them; st was read before. Those that
