@@ -762,7 +762,11 @@ func (c *cluster) describe() (text string) {
 				continue
 			}
 			if r := n.replica(p.ID); r != nil {
-				text += fmt.Sprintf(" [%s %s %s %v]", r.id, r.Stats().State, r.Stats().Leader, r.Members())
+				st := r.Stats()
+				r.mu.Lock()
+				text += fmt.Sprintf(" [%s %s in %d, ready in %d, led by %q, has %d, committed %d, %v, told %v at %d]",
+					r.id, st.State, st.Term, st.ReadyTerm, st.Leader, st.LastIndex, st.Committed, r.Members(), r.committed, r.config)
+				r.mu.Unlock()
 			}
 		}
 	}

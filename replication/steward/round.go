@@ -2,6 +2,7 @@ package steward
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -221,6 +222,9 @@ func (s *Steward) lookAt(ctx context.Context, st *control.State, p object.Partit
 	defer cancel()
 	m, err := g.Observe(ctx)
 	if err != nil {
+		if s.ctx.Err() == nil && g.IsLeader() {
+			s.complain.warn(fmt.Sprintf("look %d", p), "a group that is led here does not say who is in it; its replicas wait", err, "partition", uint16(p))
+		}
 		return seen, false
 	}
 	seen = control.GroupSeen{Epoch: st.Epoch, Config: m.Config, Leader: s.replicas.self(s.replicas.rec.get(p).Generation),
