@@ -149,10 +149,6 @@ type replica struct {
 	p  *process
 	id string
 	m  *machine
-
-	mu        sync.Mutex
-	config    uint64
-	committed []group.Member
 }
 
 func newCluster(t testing.TB) *cluster {
@@ -354,13 +350,8 @@ func (p *process) Open(_ context.Context, id object.PartitionID, replicaID contr
 	g, err := group.Open(group.Config{
 		ID: id, Node: r.id, Log: p.log.Group(id), Machine: r.m, Transport: w, Dir: filepath.Join(p.n.dir, "groups"),
 		Bootstrap: how == steward.Bootstrap, Join: how == steward.Join, Members: []group.Member{{ID: r.id, Address: p.n.id, Voter: true}},
-		OnLeader: func(bool, uint64) { p.steward.Wake() },
-		OnMembers: func(index uint64, list []group.Member) {
-			r.mu.Lock()
-			r.config, r.committed = index, list
-			r.mu.Unlock()
-			p.steward.Wake()
-		},
+		OnLeader:  func(bool, uint64) { p.steward.Wake() },
+		OnMembers: func(uint64, []group.Member) { p.steward.Wake() },
 	})
 	if err != nil {
 		_ = w.Close()
@@ -414,41 +405,9 @@ func (p *process) replica(id object.PartitionID) *replica {
 	return p.open[id]
 }
 
-// --- steward.Group over today's group, which has neither prevIndex nor Observe.
+// --- steward.Group, with the steps at which a process is killed
 
-func (r *replica) Observe(ctx context.Context) (steward.Observation, error) {
-	if err := r.Read(ctx); err != nil {
-		return steward.Observation{}, err
-	}
-	o, ok := r.observe()
-	if !ok {
-		return o, object.Errorf(object.KindUnavailable, "the members are changing")
-	}
-	return o, nil
-}
-
-func (r *replica) observe() (o steward.Observation, ok bool) {
-	st := r.Stats()
-	newest := r.Members()
-	r.mu.Lock()
-	o.Term, o.Config, o.Members = st.ReadyTerm, r.config, newest
-	ok = slices.Equal(newest, r.committed)
-	r.mu.Unlock()
-	for _, x := range newest {
-		if other := r.p.n.c.find(x.Address); !x.Voter && other != nil {
-			if f := other.replica(r.ID()); f != nil && f.id == x.ID && f.Stats().LastIndex > 0 && f.Stats().LastIndex+64 >= st.LastIndex {
-				o.CaughtUp = append(o.CaughtUp, x.ID)
-			}
-		}
-	}
-	return o, ok && r.IsLeader() && r.Stats().ReadyTerm == o.Term
-}
-
-// on is where raft's prevIndex goes: here the basis is looked at just before.
-func (r *replica) on(what string, on steward.Basis, change func() error) error {
-	if o, ok := r.observe(); !ok || o.Basis != on {
-		return object.Errorf(object.KindConflict, "the basis is another by now")
-	}
+func (r *replica) on(what string, change func() error) error {
 	err := r.p.pass(what)
 	if err == nil {
 		err = change()
@@ -460,19 +419,19 @@ func (r *replica) on(what string, on steward.Basis, change func() error) error {
 }
 
 func (r *replica) AddNonvoter(ctx context.Context, id, address string, on steward.Basis) error {
-	return r.on("add", on, func() error { return r.Group.AddNonvoter(ctx, id, address) })
+	return r.on("add", func() error { return r.Group.AddNonvoter(ctx, id, address, on) })
 }
 
 func (r *replica) Promote(ctx context.Context, id string, on steward.Basis) error {
-	return r.on("promote", on, func() error { return r.Group.Promote(ctx, id) })
+	return r.on("promote", func() error { return r.Group.Promote(ctx, id, on) })
 }
 
 func (r *replica) Demote(ctx context.Context, id string, on steward.Basis) error {
-	return r.on("demote", on, func() error { return r.Group.Demote(ctx, id) })
+	return r.on("demote", func() error { return r.Group.Demote(ctx, id, on) })
 }
 
 func (r *replica) Remove(ctx context.Context, id string, on steward.Basis) error {
-	return r.on("remove", on, func() error { return r.Group.Remove(ctx, id) })
+	return r.on("remove", func() error { return r.Group.Remove(ctx, id, on) })
 }
 
 func (r *replica) TransferLeadership(ctx context.Context, to string) error {
@@ -763,10 +722,8 @@ func (c *cluster) describe() (text string) {
 			}
 			if r := n.replica(p.ID); r != nil {
 				st := r.Stats()
-				r.mu.Lock()
-				text += fmt.Sprintf(" [%s %s in %d, ready in %d, led by %q, has %d, committed %d, %v, told %v at %d]",
-					r.id, st.State, st.Term, st.ReadyTerm, st.Leader, st.LastIndex, st.Committed, r.Members(), r.committed, r.config)
-				r.mu.Unlock()
+				text += fmt.Sprintf(" [%s %s in %d, ready in %d, led by %q, has %d, committed %d, %v]",
+					r.id, st.State, st.Term, st.ReadyTerm, st.Leader, st.LastIndex, st.Committed, r.Members())
 			}
 		}
 	}

@@ -74,16 +74,13 @@ type Group interface {
 	TransferLeadership(ctx context.Context, to string) error
 }
 
-// Basis is what a change of members was decided on: the leader's term, and the index
-// of the list of members.
-type Basis struct{ Term, Config uint64 }
+// Basis and Observation are group's.
+type (
+	Basis       = group.Basis
+	Observation = group.Observation
+)
 
-// Observation is a group as its leader knows it.
-type Observation struct {
-	Basis
-	Members  []group.Member
-	CaughtUp []string // the ids of the non-voters that lack few entries
-}
+var _ Group = (*group.Group)(nil)
 
 // Config says what a Steward is made of.
 type Config struct {
