@@ -264,7 +264,8 @@ func TestLinearizable(t *testing.T) {
 		began, before := time.Now(), l.done.Load()
 		nemesis.do()
 		l.more(30)
-		t.Logf("%s: %v, %d operations", nemesis.name, time.Since(began).Round(time.Millisecond), l.done.Load()-before)
+		// From when to when, by the clock of the history that a failure prints.
+		t.Logf("%s: %v to %v, %d operations", nemesis.name, began.Sub(l.began).Round(time.Millisecond), time.Since(l.began).Round(time.Millisecond), l.done.Load()-before)
 	}
 	l.check()
 }

@@ -98,7 +98,10 @@ func (s *Store) PutPieces(ctx context.Context, id object.ChunkID, scheme Scheme,
 	}
 	defer s.tasks.Done()
 	c, err := s.deliver(ctx, l)
-	return c, object.WithOp(err, "chunk.put", "", id.String())
+	if err != nil {
+		err = object.WithOp(err, "chunk.put", "", id.String())
+	}
+	return c, err
 }
 
 // load checks what is put, and encodes it where the scheme says so.
@@ -143,20 +146,24 @@ func (s *Store) deliver(ctx context.Context, l *load) (Chunk, error) {
 		if err != nil {
 			return Chunk{}, err
 		}
-		p := &put{s: s, l: l, tally: newTally(place), results: make(chan result, len(place.spots))}
-		if p.lost() {
+		tally := newTally(place)
+		if tally.lost() {
 			return Chunk{}, object.Errorf(object.KindUnavailable, "a chunk kept as %v has too few holders: the cluster needs more nodes", l.scheme)
 		}
 		var c Chunk
+		var failures []failure
 		if !l.scheme.Coded() && place.alone(s.o.Self) {
 			c, err = s.putAlone(ctx, l, place.since)
+			failures = []failure{{s.o.Self, err}}
 		} else {
+			p := &put{s: s, l: l, tally: tally, results: make(chan result, len(place.spots))}
 			c, err = p.run(ctx)
+			failures = p.failures
 		}
 		if !object.IsKind(err, object.KindStale) {
 			return c, err
 		}
-		if err := s.follow(ctx, l.id, l.scheme, epochIn(append(p.failures, failure{err: err}))); err != nil {
+		if err := s.follow(ctx, l.id, l.scheme, epochIn(failures)); err != nil {
 			return Chunk{}, err
 		}
 	}
@@ -167,8 +174,6 @@ func (s *Store) deliver(ctx context.Context, l *load) (Chunk, error) {
 // or to wait for, there is nothing to do beside it, and one hash. A disk of ours
 // that hangs holds the caller, who would have nowhere else to go.
 func (s *Store) putAlone(ctx context.Context, l *load, epoch uint64) (Chunk, error) {
-	ctx, cancel := s.bounded(ctx)
-	defer cancel()
 	t := s.take(ctx, l.id, l.scheme, epoch, l.whole.pieces)
 	if t.err != nil {
 		return Chunk{}, t.err

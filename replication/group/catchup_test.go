@@ -175,24 +175,39 @@ func TestLateImage(t *testing.T) {
 	}
 }
 
-// TestCrashWhileRestoring stops a follower at each step of taking over a state.
+// TestCrashWhileRestoring stops a follower at each step of taking over a state, also
+// of a second one while the first is not let go of yet.
 func TestCrashWhileRestoring(t *testing.T) {
 	t.Parallel()
 	stop := errors.New("the power was cut")
-	for _, at := range []string{"before", "emptied", "half", "filled", "done"} {
+	for _, at := range []string{"before", "dropping", "emptied", "half", "filled", "done", "again"} {
 		t.Run(at, func(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t, 3)
 			f := c.all[2]
 			c.put(c.all[0], "early")
+			if at == "dropping" { // more than one batch of it
+				c.putMany(c.leader(), "old", 300)
+				c.same(c.all...)
+			}
 			c.leaveBehind(f)
+			files := 1
+			if at == "again" {
+				c.net.setCut(f.addr, false)
+				poll(t, "the first state to be taken over", func() bool { return f.restored.Load() == 1 })
+				c.same(c.all...)
+				c.leaveBehind(f)
+				files = 2
+			}
+			had := len(f.m.all())
+			f.m.stopDrop = at == "dropping"
 			f.m.onRestore = func(r io.Reader) io.Reader {
 				switch at {
 				case "before":
 					return failing{stop}
 				case "emptied":
 					return io.MultiReader(io.LimitReader(r, 9), failing{stop})
-				case "half":
+				case "half", "again":
 					return io.MultiReader(io.LimitReader(r, 900_000), failing{stop})
 				}
 				return r
@@ -212,12 +227,18 @@ func TestCrashWhileRestoring(t *testing.T) {
 				poll(t, "the group to stop", func() bool { return f.Stats().State == raft.Shutdown.String() })
 				wantKind(t, "a stopped group", f.Read(t.Context()), object.KindUnavailable)
 			}
+			if left := len(f.m.all()); at == "dropping" && (left == 0 || left >= had) {
+				t.Errorf("%d keys of %d are left: it was not stopped in the middle", left, had)
+			}
 			c.crash(f)
 			f.m.onRestore, f.m.afterward = func(r io.Reader) io.Reader { return r }, func() error { return nil }
-			if len(images(t, f)) != 1 {
+			if len(images(t, f)) != files {
 				t.Fatalf("files: %v", images(t, f))
 			}
 			c.revive(f)
+			if len(images(t, f)) > 1 {
+				t.Errorf("files after the start: %v", images(t, f))
+			}
 			c.put(c.leader(), "later")
 			c.same(c.all...)
 			if f.m.count("early") != 1 || f.m.count("later") != 1 {

@@ -28,6 +28,16 @@ type counter struct {
 	*meta.Partition
 	onRestore func(io.Reader) io.Reader // nil, or what happens to a state on its way
 	afterward func() error
+	stopDrop  bool                   // a restore ends in the middle of dropping what was before
+	onApplied atomic.Pointer[func()] // called by the next Applied, once
+}
+
+func (c *counter) Applied() uint64 {
+	if f := c.onApplied.Swap(nil); f != nil {
+		(*f)()
+		return 0 // as while a state is restored
+	}
+	return c.Partition.Applied()
 }
 
 func (c *counter) Apply(entries []group.Entry) ([]any, error) {
@@ -54,6 +64,9 @@ func (c *counter) Restore(ctx context.Context, r io.Reader) error {
 	if c.onRestore != nil {
 		r = c.onRestore(r)
 	}
+	if c.stopDrop {
+		ctx = &secondLook{Context: ctx}
+	}
 	if err := namespace.ImportPartition(ctx, c.Partition, r, 100, 32<<10); err != nil {
 		return err
 	}
@@ -61,6 +74,19 @@ func (c *counter) Restore(ctx context.Context, r io.Reader) error {
 		return c.afterward()
 	}
 	return nil
+}
+
+// secondLook is a context that has ended when it is looked at for the second time.
+type secondLook struct {
+	context.Context
+	looks atomic.Int32
+}
+
+func (s *secondLook) Err() error {
+	if s.looks.Add(1) > 1 {
+		return context.Canceled
+	}
+	return s.Context.Err()
 }
 
 // all is every key's count.

@@ -2,6 +2,7 @@ package group
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 
@@ -33,6 +34,18 @@ func (g *Group) Raft() *raft.Raft { return g.now().Raft }
 
 // BelievesItLeads is what a read would go by that asks nobody.
 func (g *Group) BelievesItLeads() bool { return g.isReady() }
+
+// Barrier is the barrier of a new leader.
+func (g *Group) Barrier() (term uint64) { return g.barrier(g.now()) }
+
+// SettleLater makes a change of members of a term hang in raft's queue, until done is called.
+func (g *Group) SettleLater(ctx context.Context, term uint64) (done func(), err error) {
+	if err := g.changing.take(ctx); err != nil {
+		return nil, err
+	}
+	g.changing.term.Store(term)
+	return g.changing.give, nil
+}
 
 // OpenImage is the stream that a follower gets.
 func (g *Group) OpenImage() (*raft.SnapshotMeta, interface {

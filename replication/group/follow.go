@@ -38,7 +38,13 @@ func (g *Group) ReadIndex(ctx context.Context) (uint64, error) {
 	if err := g.Read(ctx); err != nil {
 		return 0, err
 	}
-	return g.cfg.Machine.Applied(), nil
+	term := g.ready.Load()
+	index := g.cfg.Machine.Applied()
+	// A replica that is deposed may take over a state: then Applied says 0 for a while.
+	if !g.leadsIn(term) {
+		return 0, g.refused()
+	}
+	return index, nil
 }
 
 // WaitApplied returns once this replica's machine has applied up to index; it need

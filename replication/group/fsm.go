@@ -138,9 +138,20 @@ func (f *fsm) StoreConfiguration(index uint64, c raft.Configuration) {
 	}
 	f.seen = max(f.seen, index)
 	f.mu.Unlock()
+	f.g.reads.seal() // who asks from now on asks these voters
 	if tell := f.g.cfg.OnMembers; tell != nil {
 		tell(index, members(c.Servers))
 	}
+}
+
+// newest is the last configuration that came by.
+func (f *fsm) newest() (c inForce, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n := len(f.configs); n > 0 {
+		return f.configs[n-1], true
+	}
+	return inForce{}, false
 }
 
 // look is the configuration in force at index.

@@ -62,8 +62,9 @@ type Imager interface {
 	// Image opens the state of one moment, while Apply goes on.
 	Image() (*Image, error)
 	// Restore replaces the state by what another replica's Image gave. Until all of
-	// it is stored Applied must say 0, also after a crash in the middle; then it is
-	// the image's. It need not be durable yet. Apply is not called meanwhile.
+	// it is stored Applied must say less than the image's index (0, or what it was),
+	// also after a crash in the middle; then it is the image's. It need not be durable
+	// yet. Apply is not called meanwhile.
 	Restore(ctx context.Context, r io.Reader) error
 }
 
@@ -163,6 +164,7 @@ type Group struct {
 	reads    reads
 	peers    peers
 	progress progress
+	changing turn
 
 	life    sync.Mutex               // held while raft is stopped, replaced or started
 	current atomic.Pointer[instance] // raft; a stopped one while a state is restored
@@ -201,7 +203,8 @@ func Open(cfg Config) (*Group, error) {
 		cfg: cfg, log: cfg.Logger,
 		changed: make(chan struct{}), closing: make(chan struct{}),
 		stopped: make(chan struct{}), stuck: make(chan struct{}),
-		keep: trailing{several: trailingOfSeveral, lagging: trailingForLagging, image: trailingForImage},
+		changing: turn{token: make(chan struct{}, 1)},
+		keep:     trailing{several: trailingOfSeveral, lagging: trailingForLagging, image: trailingForImage},
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	if err := g.open(); err != nil {

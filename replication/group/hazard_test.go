@@ -115,7 +115,7 @@ func TestFullDiskAtMemberChange(t *testing.T) {
 	for _, op := range writeLog {
 		disk.Fail(op, syscall.ENOSPC)
 	}
-	if err := a.Remove(t.Context(), c.all[2].id); err == nil {
+	if err := a.Remove(t.Context(), c.all[2].id, group.Basis{}); err == nil {
 		t.Error("a change that is in no log has succeeded")
 	}
 	for range 100 { // long enough for raft to use what it believes
@@ -223,7 +223,7 @@ func TestRestoredReplicaIsTold(t *testing.T) {
 	a.m.afterward = func() error { seen <- a.Stats().State; return nil }
 	c.net.setCut(a.addr, true)
 	lead := c.leader(c.all[1:]...)
-	must(t, lead.AddNonvoter(t.Context(), "d/1", "d"))
+	must(t, lead.AddNonvoter(t.Context(), "d/1", "d", group.Basis{}))
 	c.leaveBehind(a)
 	c.net.setCut(a.addr, false)
 	poll(t, "the state to be taken over", func() bool { return a.restored.Load() == 1 })

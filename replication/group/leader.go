@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -103,20 +104,34 @@ func (g *Group) watch(i *instance, observed <-chan raft.Observation) {
 	}
 }
 
+// barrierRetry is the pause before another barrier, while raft takes none.
+const barrierRetry = 10 * time.Millisecond
+
 // barrier waits until everything of the terms before is applied, and returns the
-// term in which it is; 0 when the leadership ended first.
+// term in which it is; 0 when the leadership ended first. While the leadership is
+// being handed on raft takes no barrier; it may stay here after all.
 func (g *Group) barrier(i *instance) uint64 {
 	term := i.CurrentTerm()
-	done := make(chan error, 1)
-	go func() { done <- i.Barrier(0).Error() }()
-	select {
-	case err := <-done:
-		if err == nil && i.CurrentTerm() == term {
-			return term
+	for {
+		done := make(chan error, 1)
+		go func() { done <- i.Barrier(0).Error() }()
+		select {
+		case err := <-done:
+			if err == nil && i.CurrentTerm() == term {
+				return term
+			}
+		case <-i.done:
+			return 0
 		}
-	case <-i.done:
+		if i.State() != raft.Leader || i.CurrentTerm() != term {
+			return 0
+		}
+		select {
+		case <-time.After(barrierRetry):
+		case <-i.done:
+			return 0
+		}
 	}
-	return 0
 }
 
 // NotLeader is the cause of an error of a replica that does not lead.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -13,6 +14,9 @@ import (
 // Peers reaches the other replicas of one group. It must carry the whole header
 // of a request (RPCHeader: version, ID and Addr) as it is: the group puts into it
 // whom the request is for. raft.Server's Address is the transport's own matter.
+// InstallSnapshot must end when this node is seen in a later term, and when the other
+// one takes no bytes: raft waits for it before it stops. A future of a pipeline that
+// failed has an answer without success, since raft looks at nothing else.
 type Peers interface {
 	raft.Transport
 	raft.WithPreVote
@@ -135,8 +139,15 @@ func (p pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.Appe
 	return p.AppendPipeline.AppendEntries(&c, resp)
 }
 
-// RequestVote is raft.Transport's.
+var errQueued = errors.New("a change of members of an earlier term is not settled yet")
+
+// RequestVote is raft.Transport's. No vote is asked for while raft may still have a
+// change of members in its queue that was decided in an earlier term: another leader
+// may have gone on without it meanwhile. raft refuses it within one turn of its loop.
 func (l *link) RequestVote(id raft.ServerID, to raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if l.g.changing.bars(args.Term) {
+		return errQueued
+	}
 	c := *args
 	c.RPCHeader = toward(args.RPCHeader, id)
 	answer := new(raft.RequestVoteResponse)
@@ -149,6 +160,9 @@ func (l *link) RequestVote(id raft.ServerID, to raft.ServerAddress, args *raft.R
 
 // RequestPreVote is raft.WithPreVote's.
 func (l *link) RequestPreVote(id raft.ServerID, to raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if l.g.changing.bars(args.Term) {
+		return errQueued
+	}
 	c := *args
 	c.RPCHeader = toward(args.RPCHeader, id)
 	answer := new(raft.RequestPreVoteResponse)
@@ -159,16 +173,28 @@ func (l *link) RequestPreVote(id raft.ServerID, to raft.ServerAddress, args *raf
 	return nil
 }
 
-// TimeoutNow is raft.Transport's.
+var errHangs = errors.New("the replica that shall lead does not answer")
+
+// TimeoutNow is raft.Transport's. It ends when raft gives the transfer up: raft takes
+// no proposals until the call returns, and the other replica may hang.
 func (l *link) TimeoutNow(id raft.ServerID, to raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
 	c := *args
 	c.RPCHeader = toward(args.RPCHeader, id)
-	answer := new(raft.TimeoutNowResponse)
-	if err := l.call(func() error { return l.Peers.TimeoutNow(id, to, &c, answer) }); err != nil {
+	answer, done := new(raft.TimeoutNowResponse), make(chan error, 1)
+	go func() { done <- l.Peers.TimeoutNow(id, to, &c, answer) }()
+	t := time.NewTimer(heartbeatTimeout)
+	defer t.Stop()
+	select {
+	case err := <-done:
+		if err == nil {
+			*resp = *answer
+		}
 		return err
+	case <-t.C:
+		return errHangs
+	case <-l.ending:
+		return errEnding
 	}
-	*resp = *answer
-	return nil
 }
 
 // InstallSnapshot is raft.Transport's. The log from the image on is kept while it
@@ -236,6 +262,13 @@ func (g *Group) deliver(rpc raft.RPC) {
 	}
 }
 
+// boundCommit keeps raft to the rule of the Raft paper (figure 2, AppendEntries, 5): a
+// request commits nothing behind its own last entry. raft goes up to the last entry
+// of the log here, which the leader may not have: it would commit a divergent tail.
+func boundCommit(a *raft.AppendEntriesRequest) {
+	a.LeaderCommitIndex = min(a.LeaderCommitIndex, a.PrevLogEntry+uint64(len(a.Entries)))
+}
+
 var errNoHeader = errors.New("a raft request without a header")
 
 // accept checks whom a request is for, and takes that out of its header. A new
@@ -246,6 +279,7 @@ func (g *Group) accept(command any) error {
 	switch c := command.(type) {
 	case *raft.AppendEntriesRequest:
 		h = &c.RPCHeader
+		boundCommit(c)
 	case *raft.RequestVoteRequest:
 		h = &c.RPCHeader
 	case *raft.RequestPreVoteRequest:

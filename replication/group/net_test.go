@@ -117,6 +117,7 @@ type wire struct {
 	mu        sync.Mutex
 	fast      func(raft.RPC) // a heartbeat handler, which must never come
 	probes    int
+	handed    int // leaderships
 	snapshots int
 }
 
@@ -200,6 +201,9 @@ func (w *wire) RequestPreVote(id raft.ServerID, to raft.ServerAddress, args *raf
 }
 
 func (w *wire) TimeoutNow(id raft.ServerID, to raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	w.mu.Lock()
+	w.handed++
+	w.mu.Unlock()
 	return w.call(to, func() error { return w.InmemTransport.TimeoutNow(id, to, args, resp) })
 }
 

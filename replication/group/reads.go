@@ -170,7 +170,10 @@ func (g *Group) newBatch(term uint64) *batch {
 }
 
 // seal is called before a request is handed to the transport: later readers need
-// a later request. It returns the newest batch that began before.
+// a later request. It returns the newest batch that began before. It is also called
+// when a list of members is committed, before another change can begin: readers
+// never join a batch whose voters are two lists old, which need not meet a majority
+// of today's.
 func (r *reads) seal() uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()

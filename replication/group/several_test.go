@@ -157,20 +157,20 @@ func TestMembers(t *testing.T) {
 	c.net.mu.Lock()
 	c.net.delay = 2 * time.Millisecond
 	c.net.mu.Unlock()
-	wantKind(t, "promoting a stranger", lead.Promote(t.Context(), "x"), object.KindNotFound)
-	must(t, lead.AddNonvoter(t.Context(), d.id, "d"))
-	must(t, lead.AddNonvoter(t.Context(), d.id, "d")) // may be repeated
-	must(t, lead.Promote(within(t, 20*time.Second), d.id))
-	must(t, lead.Promote(t.Context(), d.id))
+	wantKind(t, "promoting a stranger", lead.Promote(t.Context(), "x", group.Basis{}), object.KindNotFound)
+	must(t, lead.AddNonvoter(t.Context(), d.id, "d", group.Basis{}))
+	must(t, lead.AddNonvoter(t.Context(), d.id, "d", group.Basis{})) // may be repeated
+	must(t, lead.Promote(within(t, 20*time.Second), d.id, group.Basis{}))
+	must(t, lead.Promote(t.Context(), d.id, group.Basis{}))
 	l.more(50)
-	err := lead.Remove(t.Context(), lead.id)
+	err := lead.Remove(t.Context(), lead.id, group.Basis{})
 	wantKind(t, "the leader's own removal", err, object.KindUnavailable)
 	gone := lead
 	c.all = append(c.all[1:len(c.all):len(c.all)], d)
 	l.ask(c.all)
 	lead = c.leader(c.all...)
-	must(t, lead.Remove(t.Context(), gone.id))
-	must(t, lead.Remove(t.Context(), gone.id))
+	must(t, lead.Remove(t.Context(), gone.id, group.Basis{}))
+	must(t, lead.Remove(t.Context(), gone.id, group.Basis{}))
 	l.more(50)
 	poll(t, "all to be told", func() bool {
 		for _, r := range c.all {
@@ -199,7 +199,7 @@ func TestMembers(t *testing.T) {
 	gone.stop(t)
 	gone.id = "a/2"
 	c.start(gone, group.Config{Join: true})
-	must(t, lead.AddNonvoter(t.Context(), gone.id, "a"))
+	must(t, lead.AddNonvoter(t.Context(), gone.id, "a", group.Basis{}))
 	c.same(append(c.all, gone)...)
 	c.all = append(c.all, gone)
 }
@@ -222,5 +222,42 @@ func TestOldIDIsNotAnswered(t *testing.T) {
 	}
 	if term := n.Stats().Term; term != 0 {
 		t.Errorf("the new replica is in term %d", term)
+	}
+}
+
+// TestCommitsOnlyWhatWasCompared sends a follower a leader's word that much is
+// committed, together with entries that end before the follower's own log does: what
+// lies behind them was not compared, and may be another leader's.
+func TestCommitsOnlyWhatWasCompared(t *testing.T) {
+	t.Parallel()
+	c := &cluster{t: t, net: newNetwork()}
+	f := c.start(c.replica("f/1", "f"), group.Config{Join: true})
+	t.Cleanup(func() { f.stop(t) })
+	leader := c.net.plug("x")
+	send := func(term, prev, prevTerm, commit uint64, entries ...*raft.Log) {
+		t.Helper()
+		var resp raft.AppendEntriesResponse
+		err := leader.AppendEntries("f/1", "f", &raft.AppendEntriesRequest{
+			RPCHeader: raft.RPCHeader{ProtocolVersion: 3, ID: []byte("x/1"), Addr: []byte("f/1\x00x/1\x00x")},
+			Term:      term, PrevLogEntry: prev, PrevLogTerm: prevTerm, LeaderCommitIndex: commit, Entries: entries,
+		}, &resp)
+		if must(t, err); !resp.Success {
+			t.Fatalf("%+v", resp)
+		}
+	}
+	entry := func(index, term uint64, key string) *raft.Log {
+		return &raft.Log{Index: index, Term: term, Type: raft.LogCommand, Data: []byte(key)}
+	}
+	list := raft.Configuration{Servers: []raft.Server{{ID: "x/1", Address: "x"}, {ID: "f/1", Address: "f"}, {ID: "y/1", Address: "y"}}}
+	send(1, 0, 0, 0, &raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(list)},
+		entry(2, 1, "common"), entry(3, 1, "lost"), entry(4, 1, "lost"))
+	send(2, 1, 1, 4, entry(2, 1, "common")) // this leader has others at 3 and 4
+	if n := f.Stats().Committed; n != 2 {
+		t.Errorf("committed up to %d, compared up to 2", n)
+	}
+	send(2, 2, 1, 4, entry(3, 2, "kept"), entry(4, 2, "kept"))
+	poll(t, "the state", func() bool { return f.m.Applied() == 4 })
+	if all := f.m.all(); all["lost"] != 0 || all["kept"] != 2 || all["common"] != 1 {
+		t.Errorf("applied %v", all)
 	}
 }

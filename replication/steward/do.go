@@ -155,35 +155,27 @@ func (s *Steward) create(ctx context.Context, a control.Action) error {
 	return err
 }
 
-// change changes a group's members, or its leader, at the point at which it was looked at.
+// change changes a group's members, or its leader, on the basis of what was seen.
 func (s *Steward) change(ctx context.Context, a control.Action) error {
 	g := s.replicas.group(a.Partition)
 	if g == nil {
 		return object.Errorf(object.KindUnavailable, "the replica here has been closed")
 	}
 	s.mu.Lock()
-	at := At{Term: s.terms[a.Partition], Config: a.Config}
+	on := Basis{Term: s.terms[a.Partition], Config: a.Config}
 	s.mu.Unlock()
 	id := a.Replica.String()
-	var err error
 	switch a.Verb {
 	case control.AddNonvoter:
-		err = g.AddNonvoter(ctx, id, string(a.Replica.Node), at)
+		return g.AddNonvoter(ctx, id, string(a.Replica.Node), on)
 	case control.Promote:
-		err = g.Promote(ctx, id, at)
+		return g.Promote(ctx, id, on)
 	case control.Demote:
-		err = g.Demote(ctx, id, at)
+		return g.Demote(ctx, id, on)
 	case control.RemoveMember:
-		err = g.Remove(ctx, id, at)
-	default:
-		return g.TransferLeadership(ctx, id)
+		return g.Remove(ctx, id, on)
 	}
-	if object.IsKind(err, object.KindTimeout) {
-		s.mu.Lock()
-		s.unsure[a.Partition] = at
-		s.mu.Unlock()
-	}
-	return err
+	return g.TransferLeadership(ctx, id)
 }
 
 // describe is an action for people.

@@ -5,7 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/gob"
-	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -91,7 +91,7 @@ func must(t testing.TB, err error) {
 // eventually polls until ok, or fails after a deadline, saying what the test knows.
 func (c *cluster) eventually(what string, ok func() bool) {
 	c.t.Helper()
-	for end := time.Now().Add(60 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(90 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			c.t.Fatalf("in vain: %s\n%s", what, c.describe())
 		}
@@ -116,7 +116,8 @@ type node struct {
 	id    string
 	dir   string
 	store control.StoreID
-	addr  string // where it listens; "": anywhere
+	addr  string              // where it listens; "": anywhere
+	again control.Incarnation // of the next process; zero: a new one
 	join  []string
 
 	*process
@@ -148,10 +149,6 @@ type replica struct {
 	p  *process
 	id string
 	m  *machine
-
-	mu        sync.Mutex
-	config    uint64
-	committed []group.Member
 }
 
 func newCluster(t testing.TB) *cluster {
@@ -233,6 +230,9 @@ func (n *node) open() {
 	t := n.c.t
 	t.Helper()
 	p := &process{n: n, life: unique(), book: steward.NewBook(), dead: make(chan struct{}), open: map[object.PartitionID]*replica{}, started: make(chan error, 1)}
+	if n.again != (control.Incarnation{}) {
+		p.life = n.again
+	}
 	p.ctx, p.end = context.WithCancel(context.Background())
 	var err error
 	p.log, err = wal.Open(wal.Options{Dir: filepath.Join(n.dir, "wal"), SegmentBytes: 1 << 20})
@@ -296,6 +296,15 @@ func (n *node) up() {
 	}
 }
 
+func (p *process) alive() bool {
+	select {
+	case <-p.dead:
+		return false
+	default:
+		return true
+	}
+}
+
 // kill ends a node at once: nothing of it takes effect from now on.
 func (p *process) kill() { p.once.Do(func() { close(p.dead) }) }
 
@@ -329,7 +338,7 @@ func (n *node) restart() {
 // --- steward.Host
 
 func (p *process) Open(_ context.Context, id object.PartitionID, replicaID control.ReplicaID, how steward.Start) (steward.Group, error) {
-	if err := p.pass("open", replicaID); err != nil {
+	if err := p.pass("open"); err != nil {
 		return nil, err
 	}
 	r := &replica{p: p, id: replicaID.String(), m: &machine{Partition: p.db.Partition(id), applied: func() {
@@ -341,13 +350,8 @@ func (p *process) Open(_ context.Context, id object.PartitionID, replicaID contr
 	g, err := group.Open(group.Config{
 		ID: id, Node: r.id, Log: p.log.Group(id), Machine: r.m, Transport: w, Dir: filepath.Join(p.n.dir, "groups"),
 		Bootstrap: how == steward.Bootstrap, Join: how == steward.Join, Members: []group.Member{{ID: r.id, Address: p.n.id, Voter: true}},
-		OnLeader: func(bool, uint64) { p.steward.Wake() },
-		OnMembers: func(index uint64, list []group.Member) {
-			r.mu.Lock()
-			r.config, r.committed = index, list
-			r.mu.Unlock()
-			p.steward.Wake()
-		},
+		OnLeader:  func(bool, uint64) { p.steward.Wake() },
+		OnMembers: func(uint64, []group.Member) { p.steward.Wake() },
 	})
 	if err != nil {
 		_ = w.Close()
@@ -362,11 +366,11 @@ func (p *process) Open(_ context.Context, id object.PartitionID, replicaID contr
 			return nil, err
 		}
 	}
-	return r, p.pass("opened", replicaID)
+	return r, p.pass("opened")
 }
 
 func (p *process) Close(id object.PartitionID, replicaID control.ReplicaID) error {
-	if err := p.pass("close", replicaID); err != nil {
+	if err := p.pass("close"); err != nil {
 		return err
 	}
 	p.mu.Lock()
@@ -380,19 +384,19 @@ func (p *process) Close(id object.PartitionID, replicaID control.ReplicaID) erro
 }
 
 func (p *process) Drop(ctx context.Context, id object.PartitionID, replicaID control.ReplicaID) error {
-	if err := p.pass("drop", replicaID); err != nil {
+	if err := p.pass("drop"); err != nil {
 		return err
 	}
 	err := group.Destroy(ctx, vfs.OS(), filepath.Join(p.n.dir, "groups"), p.log.Group(id), id, func(ctx context.Context) error {
 		if err := p.db.Partition(id).DropAll(ctx); err != nil {
 			return err
 		}
-		return p.pass("dropped the state", replicaID)
+		return p.pass("dropped the state")
 	})
 	if err != nil {
 		return err
 	}
-	return p.pass("dropped", replicaID)
+	return p.pass("dropped")
 }
 
 func (p *process) replica(id object.PartitionID) *replica {
@@ -401,65 +405,40 @@ func (p *process) replica(id object.PartitionID) *replica {
 	return p.open[id]
 }
 
-// --- steward.Group over today's group, which has neither prevIndex nor Membership.
+// --- steward.Group, with the steps at which a process is killed
 
-func (r *replica) Membership() steward.Membership {
-	var term uint64
-	if r.IsLeader() {
-		term = r.Stats().ReadyTerm
-	}
-	newest := r.Members()
-	r.mu.Lock()
-	m := steward.Membership{Term: term, Config: r.config, Committed: slices.Equal(newest, r.committed), Members: newest}
-	r.mu.Unlock()
-	if term == 0 {
-		return m
-	}
-	last := r.Stats().LastIndex
-	for _, x := range newest {
-		if other := r.p.n.c.find(x.Address); !x.Voter && other != nil {
-			if f := other.replica(r.ID()); f != nil && f.id == x.ID && f.m.Applied() > 0 && f.m.Applied()+64 >= last {
-				m.CaughtUp = append(m.CaughtUp, x.ID)
-			}
-		}
-	}
-	return m
-}
-
-// at is where raft's prevIndex goes: here the configuration is looked at just before.
-func (r *replica) at(what string, at steward.At, change func() error) error {
-	if m := r.Membership(); m.Term != at.Term {
-		return object.Errorf(object.KindUnavailable, "in another term")
-	} else if m.Config != at.Config || !m.Committed {
-		return object.Errorf(object.KindConflict, "the configuration is another by now")
-	}
-	id, err := control.ParseReplicaID(r.id)
-	if err == nil {
-		err = r.p.pass(what, id)
-	}
+func (r *replica) on(what string, change func() error) error {
+	err := r.p.pass(what)
 	if err == nil {
 		err = change()
 	}
 	if err == nil {
-		err = r.p.pass(what+" done", id)
+		err = r.p.pass(what + " done")
 	}
 	return err
 }
 
-func (r *replica) AddNonvoter(ctx context.Context, id, address string, at steward.At) error {
-	return r.at("add", at, func() error { return r.Group.AddNonvoter(ctx, id, address) })
+func (r *replica) AddNonvoter(ctx context.Context, id, address string, on steward.Basis) error {
+	return r.on("add", func() error { return r.Group.AddNonvoter(ctx, id, address, on) })
 }
 
-func (r *replica) Promote(ctx context.Context, id string, at steward.At) error {
-	return r.at("promote", at, func() error { return r.Group.Promote(ctx, id) })
+func (r *replica) Promote(ctx context.Context, id string, on steward.Basis) error {
+	return r.on("promote", func() error { return r.Group.Promote(ctx, id, on) })
 }
 
-func (r *replica) Demote(ctx context.Context, id string, at steward.At) error {
-	return r.at("demote", at, func() error { return r.Group.Demote(ctx, id) })
+func (r *replica) Demote(ctx context.Context, id string, on steward.Basis) error {
+	return r.on("demote", func() error { return r.Group.Demote(ctx, id, on) })
 }
 
-func (r *replica) Remove(ctx context.Context, id string, at steward.At) error {
-	return r.at("remove", at, func() error { return r.Group.Remove(ctx, id) })
+func (r *replica) Remove(ctx context.Context, id string, on steward.Basis) error {
+	return r.on("remove", func() error { return r.Group.Remove(ctx, id, on) })
+}
+
+func (r *replica) TransferLeadership(ctx context.Context, to string) error {
+	if err := r.p.pass("transfer"); err != nil {
+		return err
+	}
+	return r.Group.TransferLeadership(ctx, to)
 }
 
 // --- the control group, as access will provide it
@@ -503,7 +482,7 @@ func (p *process) anywhere(ctx context.Context, part object.PartitionID, method 
 
 func (p *process) propose(ctx context.Context, c *control.Command) (*control.Result, error) {
 	if s := c.Step; s != nil {
-		if err := p.pass("step "+s.To.String(), s.Replica); err != nil {
+		if err := p.pass("step " + s.To.String()); err != nil {
 			return nil, err
 		}
 	}
@@ -520,7 +499,7 @@ func (p *process) propose(ctx context.Context, c *control.Command) (*control.Res
 		return nil, err
 	}
 	if s := c.Step; s != nil {
-		err = p.pass("stepped "+s.To.String(), s.Replica)
+		err = p.pass("stepped " + s.To.String())
 	}
 	return &out, err
 }
@@ -625,7 +604,7 @@ func (p *process) serveWrite(ctx context.Context, _ transport.Peer, b []byte) ([
 // some is a node that runs.
 func (c *cluster) some() *node {
 	for _, n := range c.all {
-		if n.process != nil {
+		if n.process != nil && n.alive() {
 			return n
 		}
 	}
@@ -742,7 +721,9 @@ func (c *cluster) describe() (text string) {
 				continue
 			}
 			if r := n.replica(p.ID); r != nil {
-				text += fmt.Sprintf(" [%s %s %s %v]", r.id, r.Stats().State, r.Stats().Leader, r.Members())
+				st := r.Stats()
+				text += fmt.Sprintf(" [%s %s in %d, ready in %d, led by %q, has %d, committed %d, %v]",
+					r.id, st.State, st.Term, st.ReadyTerm, st.Leader, st.LastIndex, st.Committed, r.Members())
 			}
 		}
 	}
@@ -756,13 +737,16 @@ type killer struct {
 	mu     sync.Mutex
 	label  string // "": nobody
 	after  int    // passes before it strikes
+	only   string // the node; "": any
 	victim *node
 }
 
-func (k *killer) arm(label string) {
+// arm has the node killed that comes to the step after so many have passed it; id
+// "": whichever comes, else only that one.
+func (k *killer) arm(label string, after int, id string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.label, k.victim = label, nil
+	k.label, k.after, k.only, k.victim = label, after, id, nil
 }
 
 func (k *killer) struck() *node {
@@ -771,17 +755,15 @@ func (k *killer) struck() *node {
 	return k.victim
 }
 
-// pass is called at every step that a node comes to, with a label.
-func (p *process) pass(label string, _ control.ReplicaID) error {
-	return p.step(label)
-}
-
-func (p *process) step(label string) error {
+// pass is called at every step that a node comes to. Once the node is killed, it fails.
+func (p *process) pass(label string) error {
 	k := p.n.c.killer
 	k.mu.Lock()
-	if k.label == label && k.victim == nil {
-		k.label, k.victim = "", p.n
-		p.kill()
+	if k.label == label && (k.only == "" || k.only == p.n.id) && k.victim == nil && p.alive() {
+		if k.after--; k.after < 0 {
+			k.label, k.victim = "", p.n
+			p.kill()
+		}
 	}
 	k.mu.Unlock()
 	select {
@@ -800,7 +782,7 @@ type killFS struct {
 
 func (f killFS) OpenFile(op vfs.Op, name string, flag int, perm os.FileMode) (vfs.File, error) {
 	if flag != os.O_RDONLY {
-		if err := f.p.step("write " + string(op)); err != nil {
+		if err := f.p.pass("write " + string(op)); err != nil {
 			return nil, err
 		}
 	}
@@ -808,13 +790,21 @@ func (f killFS) OpenFile(op vfs.Op, name string, flag int, perm os.FileMode) (vf
 }
 
 func (f killFS) Rename(op vfs.Op, from, to string) error {
-	if err := f.p.step("rename " + filepath.Base(to)); err != nil {
+	if err := f.p.pass("rename " + filepath.Base(to)); err != nil {
 		return err
 	}
 	if err := f.FS.Rename(op, from, to); err != nil {
 		return err
 	}
-	return f.p.step("renamed " + filepath.Base(to))
+	return f.p.pass("renamed " + filepath.Base(to))
 }
 
-var _ = errors.Is
+// TestMain lets more tests run at once than there are processors: they wait for
+// elections most of the time.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}

@@ -90,8 +90,6 @@ func (h *fakeHost) Drop(_ context.Context, p object.PartitionID, _ control.Repli
 
 type fakeGroup struct{ Group }
 
-func (fakeGroup) Membership() Membership { return Membership{} }
-
 // stateOf is a control state with one data partition, whose replicas are on node n.
 func stateOf(list ...control.Replica) *control.State {
 	return &control.State{Partitions: []control.Partition{{}, {ID: 1, Replicas: list}}}

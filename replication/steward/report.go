@@ -68,12 +68,12 @@ func errStarting(id control.NodeID) error {
 	return object.Errorf(object.KindUnavailable, "node %s is starting, or shutting down: try again", id)
 }
 
-// ask asks nodes for their reports, each at most once at a time and every so often.
+// ask asks nodes for their reports, each one at a time, and not more often than said.
 // It waits a moment for the answers; later ones begin a round if they are news.
-func (s *Steward) ask(nodes []control.NodeID, every time.Duration) {
+func (s *Steward) ask(nodes map[control.NodeID]time.Duration) {
 	answers := make(chan struct{}, len(nodes))
 	under := 0
-	for _, node := range nodes {
+	for node, every := range nodes {
 		if !s.watch.begin(node, every) {
 			continue
 		}

@@ -2,6 +2,7 @@ package steward
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -14,9 +15,11 @@ import (
 const (
 	// sweepEvery is how often a leader looks at groups in which nothing is to be done.
 	sweepEvery = 30 * time.Second
+	// askApart bounds the questions per second.
+	askApart = 5 * time.Millisecond
 	// stateFor bounds the reading of the control state.
 	stateFor = 5 * time.Second
-	// confirmFor bounds the confirmation that this node leads a group.
+	// confirmFor bounds a look at a group, for which a majority must confirm that this node leads.
 	confirmFor = time.Second
 )
 
@@ -64,8 +67,11 @@ func (s *Steward) round(ctx context.Context, led *bool) (busy bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err := s.adopt(st); err != nil {
-		return false, err
+	if n := st.Node(s.cfg.Self.Node); n != nil && slices.Contains(n.Past, s.cfg.Self.Incarnation) {
+		return false, object.Errorf(object.KindStale, "a later process of node %s has started: this one must end", n.ID)
+	}
+	if err := s.adopt(st); err != nil { // only the next start needs them
+		s.complain.warn("peers", "the nodes' addresses cannot be kept for the next start", err)
 	}
 	if err := s.replicas.losses(ctx, st); err != nil {
 		return false, err
@@ -80,11 +86,7 @@ func (s *Steward) round(ctx context.Context, led *bool) (busy bool, err error) {
 		s.watch.reset()
 	}
 	*led = led0
-	every := s.cfg.Tick
-	if len(partitions) > 0 || led0 && slices.ContainsFunc(st.Partitions, func(p control.Partition) bool { return !settled(st, &p) }) {
-		every = s.cfg.Pause
-	}
-	s.ask(s.concerned(st, led0, partitions), every)
+	s.ask(s.concerned(st, led0, partitions))
 
 	groups := s.look(ctx, st, partitions)
 	if len(groups) > 0 { // their Current is asked after all of them were read
@@ -122,7 +124,7 @@ func (s *Steward) duties(st *control.State) (led0 bool, list []object.PartitionI
 	}
 	s.mu.Unlock()
 	for p, g := range s.replicas.groups() {
-		if int(p) >= len(st.Partitions) || g.Membership().Term == 0 {
+		if int(p) >= len(st.Partitions) || !g.IsLeader() {
 			continue
 		}
 		led0 = led0 || p == object.Control
@@ -163,24 +165,30 @@ func (s *Steward) preferred(st *control.State, p object.PartitionID) bool {
 	return false
 }
 
-// concerned are the nodes that have to be heard: all by the control leader, else
-// those of the partitions that are looked at.
-func (s *Steward) concerned(st *control.State, led0 bool, partitions []object.PartitionID) []control.NodeID {
-	set := map[control.NodeID]bool{}
-	if led0 {
-		for i := range st.Nodes {
-			set[st.Nodes[i].ID] = st.Nodes[i].Life != control.NodeRemoved
-		}
-	}
-	for _, p := range partitions {
-		for _, r := range st.Partitions[p].Replicas {
-			if n := st.Node(r.ID.Node); n != nil && n.Life != control.NodeRemoved {
-				set[r.ID.Node] = true
+// concerned are the nodes that have to be heard, and how often: those of partitions in which
+// something is to be done at every round, unless they are many; by the control leader all others now and then.
+func (s *Steward) concerned(st *control.State, led0 bool, partitions []object.PartitionID) map[control.NodeID]time.Duration {
+	often := map[control.NodeID]bool{}
+	for i := range st.Partitions {
+		p := &st.Partitions[i]
+		if slices.Contains(partitions, p.ID) || led0 && !settled(st, p) {
+			for _, r := range p.Replicas {
+				often[r.ID.Node] = true
 			}
 		}
 	}
-	maps.DeleteFunc(set, func(id control.NodeID, asked bool) bool { return !asked || id == s.cfg.Self.Node })
-	return slices.Sorted(maps.Keys(set))
+	list := map[control.NodeID]time.Duration{}
+	for i := range st.Nodes {
+		n := &st.Nodes[i]
+		switch {
+		case n.Life == control.NodeRemoved || n.ID == s.cfg.Self.Node:
+		case often[n.ID]:
+			list[n.ID] = max(s.cfg.Pause, time.Duration(len(often))*askApart)
+		case led0:
+			list[n.ID] = s.cfg.Tick / 2 // no round that comes after a Tick skips it
+		}
+	}
+	return list
 }
 
 // look asks the groups of partitions who is in them; st was read before. Those that
@@ -210,14 +218,13 @@ func (s *Steward) look(ctx context.Context, st *control.State, partitions []obje
 }
 
 func (s *Steward) lookAt(ctx context.Context, st *control.State, p object.PartitionID, g Group) (seen control.GroupSeen, ok bool) {
-	term := g.Membership().Term
 	ctx, cancel := context.WithTimeout(ctx, confirmFor)
 	defer cancel()
-	if term == 0 || g.Read(ctx) != nil {
-		return seen, false
-	}
-	m := g.Membership()
-	if m.Term != term || !m.Committed || !s.sure(p, m) {
+	m, err := g.Observe(ctx)
+	if err != nil {
+		if s.ctx.Err() == nil && g.IsLeader() {
+			s.complain.warn(fmt.Sprintf("look %d", p), "a group that is led here does not say who is in it; its replicas wait", err, "partition", uint16(p))
+		}
 		return seen, false
 	}
 	seen = control.GroupSeen{Epoch: st.Epoch, Config: m.Config, Leader: s.replicas.self(s.replicas.rec.get(p).Generation),
@@ -235,20 +242,8 @@ func (s *Steward) lookAt(ctx context.Context, st *control.State, p object.Partit
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.terms[p] = term
+	s.terms[p] = m.Term
 	return seen, true
-}
-
-// sure reports whether no change of a group's members, begun here, can come any more.
-func (s *Steward) sure(p object.PartitionID, m Membership) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	at, any := s.unsure[p]
-	if any && m.Term == at.Term && m.Config == at.Config {
-		return false
-	}
-	delete(s.unsure, p)
-	return true
 }
 
 // keep notes what was seen of this node's groups, for its reports.

@@ -55,42 +55,32 @@ type Host interface {
 
 // Group is what the steward needs of a replica's raft group. Safe for concurrent use.
 type Group interface {
-	// Read returns once a majority has acknowledged something that was sent after the
-	// call: this replica leads, and has applied all before. See group.Group.
-	Read(ctx context.Context) error
-	// Membership is the group as this replica knows it now.
-	Membership() Membership
+	// IsLeader reports whether this replica leads, as far as it knows.
+	IsLeader() bool
+	// Observe tells what the group is: a majority acknowledged something that was sent
+	// after the call, and the rest was read after that. The list of members is the newest
+	// and committed, and no change of it that this replica has begun can come any more,
+	// also none whose outcome was unknown. An error: it cannot be told now.
+	Observe(ctx context.Context) (Observation, error)
 
-	// The changes of members are made at that point or not at all: KindConflict when
-	// the newest configuration is not At's, KindUnavailable when this replica does not
-	// lead in At's term. KindTimeout: unknown, it may still come while both hold. The
-	// context bounds the wait.
-	AddNonvoter(ctx context.Context, id, address string, at At) error
-	Promote(ctx context.Context, id string, at At) error
-	Demote(ctx context.Context, id string, at At) error
-	Remove(ctx context.Context, id string, at At) error
+	// The changes of members are made on that basis or not at all: KindConflict when the
+	// newest list or the term is another (the list's index is raft's prevIndex),
+	// KindUnavailable when this replica does not lead. KindTimeout: unknown. The context bounds the wait.
+	AddNonvoter(ctx context.Context, id, address string, on Basis) error
+	Promote(ctx context.Context, id string, on Basis) error
+	Demote(ctx context.Context, id string, on Basis) error
+	Remove(ctx context.Context, id string, on Basis) error
 	// TransferLeadership hands the leadership to a voter.
 	TransferLeadership(ctx context.Context, to string) error
 }
 
-// At is the point at which a change of members is made.
-type At struct {
-	Term   uint64
-	Config uint64 // raft's prevIndex
-}
+// Basis and Observation are group's.
+type (
+	Basis       = group.Basis
+	Observation = group.Observation
+)
 
-// Membership is a group as its leader knows it.
-type Membership struct {
-	// Term is that in which this replica leads and has applied everything of those
-	// before; 0: it does not.
-	Term uint64
-	// Config is the index of the newest configuration, Members what is in it.
-	// Committed: it is, so no change of members is under way.
-	Config    uint64
-	Committed bool
-	Members   []group.Member
-	CaughtUp  []string // the non-voters that lack few entries
-}
+var _ Group = (*group.Group)(nil)
 
 // Config says what a Steward is made of.
 type Config struct {
@@ -177,9 +167,8 @@ type Steward struct {
 	identity *Identity // nil: of no cluster yet
 	running  bool      // the replicas were resumed
 	jobs     map[string]bool
-	unsure   map[object.PartitionID]At                // changes whose outcome is unknown
 	seen     map[object.PartitionID]control.GroupSeen // of the last round, for reports
-	terms    map[object.PartitionID]uint64            // in which a group was looked at last
+	terms    map[object.PartitionID]uint64            // in which a group was looked at last, until its actions are done
 	swept    time.Time                                // when all groups led here were looked at
 	failed   bool                                     // a job, since the last round
 }
@@ -204,7 +193,7 @@ func Open(cfg Config) (*Steward, error) {
 	s := &Steward{
 		cfg: cfg, log: cfg.Logger, identity: id, complain: newComplaints(cfg.Logger, cfg.now),
 		wake: make(chan struct{}, 1), slots: make(chan struct{}, maxJobs), jobs: map[string]bool{},
-		unsure: map[object.PartitionID]At{}, seen: map[object.PartitionID]control.GroupSeen{}, terms: map[object.PartitionID]uint64{},
+		seen: map[object.PartitionID]control.GroupSeen{}, terms: map[object.PartitionID]uint64{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.replicas = newReplicas(&s.cfg, rec)

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/skshohagmiah/bucketdb/replication/control"
-	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
 // TestSilence: silence grows only while a node is asked in vain, and by bounded steps.
@@ -88,26 +87,6 @@ func TestNews(t *testing.T) {
 	step("silence", true, nil)
 	step("more silence", false, nil)
 	step("it is back", true, b)
-}
-
-// TestUnsure: after a change whose outcome is unknown nothing is said of the group
-// until it cannot come any more.
-func TestUnsure(t *testing.T) {
-	t.Parallel()
-	s := &Steward{unsure: map[object.PartitionID]At{1: {Term: 3, Config: 10}}}
-	if s.sure(1, Membership{Term: 3, Config: 10, Committed: true}) {
-		t.Error("it may still come")
-	}
-	if !s.sure(2, Membership{Term: 3, Config: 10, Committed: true}) {
-		t.Error("another partition")
-	}
-	if !s.sure(1, Membership{Term: 3, Config: 11, Committed: true}) {
-		t.Error("the configuration it was made for is gone")
-	}
-	s.unsure[1] = At{Term: 3, Config: 10}
-	if !s.sure(1, Membership{Term: 4, Config: 10, Committed: true}) {
-		t.Error("the term it was made in is over")
-	}
 }
 
 func TestBook(t *testing.T) {

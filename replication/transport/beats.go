@@ -159,7 +159,7 @@ func (b *beats) answered(batch []*beat, left *int, payload []byte) error {
 		var resp raft.AppendEntriesResponse
 		err := body.response(&resp)
 		if err == nil {
-			h.g.acknowledged(b.p.node, h.seq, h.req.Term, &resp)
+			h.g.acknowledged(b.p.node, h.seq, h.req.Term, lastOf(h.req), &resp)
 		}
 		h.done(resp, err)
 	}

@@ -17,6 +17,19 @@ type mark struct {
 	probing   bool   // a probe of Confirm's is under way
 	sent      raft.RPCHeader
 	sentTerm  uint64 // the highest term in which raft sent it anything as leader, and the header
+	has       entryID
+	hasTerm   uint64 // the last entry that it acknowledged in the highest term
+}
+
+// entryID names an entry of the log.
+type entryID struct{ index, term uint64 }
+
+// lastOf is the last entry that who answers the request with success has for sure.
+func lastOf(a *raft.AppendEntriesRequest) entryID {
+	if n := len(a.Entries); n > 0 {
+		return entryID{a.Entries[n-1].Index, a.Entries[n-1].Term}
+	}
+	return entryID{a.PrevLogEntry, a.PrevLogTerm}
 }
 
 // cohort is the reads that began since the same message was sent: they share
@@ -174,15 +187,21 @@ func (g *Group) probed(peer string, err error) {
 	}
 }
 
-// acknowledged notes the answer to a message of ours.
-func (g *Group) acknowledged(peer string, seq, term uint64, resp *raft.AppendEntriesResponse) {
+// acknowledged notes the answer to a message of ours, whose last entry is given.
+func (g *Group) acknowledged(peer string, seq, term uint64, last entryID, resp *raft.AppendEntriesResponse) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if resp.Term > term {
 		g.endBefore(resp.Term)
 		return
 	}
-	if !resp.Success || resp.Term != term {
+	if resp.Term != term {
+		return
+	}
+	if !resp.Success { // it lacks what it was thought to have: it may be another replica by now
+		if m := g.mark(peer); m.hasTerm == term {
+			m.has = entryID{}
+		}
 		return
 	}
 	switch m := g.mark(peer); {
@@ -190,6 +209,9 @@ func (g *Group) acknowledged(peer string, seq, term uint64, resp *raft.AppendEnt
 		m.term, m.seq = term, seq
 	case term == m.term:
 		m.seq = max(m.seq, seq)
+	}
+	if m := g.mark(peer); term > m.hasTerm || term == m.hasTerm && last.index > m.has.index {
+		m.has, m.hasTerm = last, term
 	}
 	g.cohorts = slices.DeleteFunc(g.cohorts, func(c *cohort) bool {
 		have := 0

@@ -34,7 +34,11 @@ func newFollower(t *testing.T, n *Node) *follower {
 				for f.hold.Load() && g.ctx.Err() == nil {
 					time.Sleep(time.Millisecond)
 				}
-				a := rpc.Command.(*raft.AppendEntriesRequest)
+				a, ok := rpc.Command.(*raft.AppendEntriesRequest)
+				if !ok {
+					rpc.Respond(nil, errClosed())
+					continue
+				}
 				term := f.term.Load()
 				rpc.Respond(&raft.AppendEntriesResponse{Term: max(term, a.Term), Success: a.Term >= term}, nil)
 			case <-g.ctx.Done():
@@ -194,5 +198,45 @@ func TestHeartbeatsShareFrames(t *testing.T) {
 	defer l.mu.Unlock()
 	if l.lastID > 4 || len(l.waiting) > 0 {
 		t.Fatalf("%d frames for 64 heartbeats, %d unanswered", l.lastID, len(l.waiting))
+	}
+}
+
+// TestClosedGroupSendsNothing: a group that stopped while its raft goes on, or is
+// stuck, must not keep its followers from electing another leader.
+func TestClosedGroupSendsNothing(t *testing.T) {
+	t.Parallel()
+	g, f2, f3 := confirmTrio(t)
+	beatOnce(t, g, "n2", 5)
+	commit := &raft.AppendEntriesRequest{Term: 5, RPCHeader: headerFrom("n1", "n1"), PrevLogEntry: 1, PrevLogTerm: 1}
+	must(t, g.AppendEntries("n2", "n2", commit, &raft.AppendEntriesResponse{}))
+	pl, err := g.AppendEntriesPipeline("n2", "n2")
+	must(t, err)
+	must(t, g.Close())
+	sent, was := g.Sent(), f2.got.Load()+f3.got.Load()
+	_, errPipeline := pl.AppendEntries(commit, &raft.AppendEntriesResponse{})
+	beat := &raft.AppendEntriesRequest{Term: 5, RPCHeader: commit.RPCHeader}
+	for what, err := range map[string]error{
+		"commit index": g.AppendEntries("n2", "n2", commit, &raft.AppendEntriesResponse{}),
+		"heartbeat":    g.AppendEntries("n2", "n2", beat, &raft.AppendEntriesResponse{}),
+		"probe":        g.Probe("n2", "n2", beat, &raft.AppendEntriesResponse{}),
+		"vote":         g.RequestVote("n2", "n2", &raft.RequestVoteRequest{Term: 6, RPCHeader: commit.RPCHeader}, &raft.RequestVoteResponse{}),
+		"pre-vote":     g.RequestPreVote("n2", "n2", &raft.RequestPreVoteRequest{Term: 6, RPCHeader: commit.RPCHeader}, &raft.RequestPreVoteResponse{}),
+		"timeout":      g.TimeoutNow("n2", "n2", &raft.TimeoutNowRequest{RPCHeader: commit.RPCHeader}, &raft.TimeoutNowResponse{}),
+		"snapshot":     g.InstallSnapshot("n2", "n2", &raft.InstallSnapshotRequest{Term: 5, RPCHeader: commit.RPCHeader}, &raft.InstallSnapshotResponse{}, nil),
+	} {
+		if !object.IsKind(err, object.KindUnavailable) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if errPipeline == nil {
+		t.Error("a pipeline of a closed group took a request")
+	}
+	// Another group's message on each connection comes behind what was sent.
+	other, err := g.n.Group(1)
+	must(t, err)
+	beatOnce(t, other, "n2", 5)
+	must(t, other.AppendEntries("n2", "n2", commit, &raft.AppendEntriesResponse{}))
+	if n := f2.got.Load() + f3.got.Load() - was; n != 2 || g.Sent() != sent {
+		t.Errorf("a closed group has sent %d requests", n-2)
 	}
 }

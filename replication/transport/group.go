@@ -52,7 +52,7 @@ type Group struct {
 	cohorts []*cohort
 
 	ctx    context.Context // ends with Close
-	cancel context.CancelFunc
+	cancel context.CancelCauseFunc
 }
 
 var (
@@ -72,7 +72,7 @@ func (n *Node) Group(id object.PartitionID) (*Group, error) {
 		return nil, object.Errorf(object.KindExists, "the transport of partition %d is open already", id)
 	}
 	g := &Group{n: n, id: id, marks: map[string]*mark{}}
-	g.ctx, g.cancel = context.WithCancel(n.ctx)
+	g.ctx, g.cancel = context.WithCancelCause(n.ctx)
 	g.termCtx, g.newTerm = context.WithCancelCause(g.ctx)
 	g.in = newInbox(g)
 	n.groups[id] = g
@@ -94,7 +94,7 @@ func (g *Group) Close() error {
 		delete(g.n.groups, g.id)
 	}
 	g.n.mu.Unlock()
-	g.cancel()
+	g.cancel(errClosed())
 	g.endCohorts(errClosed())
 	return nil
 }
@@ -160,8 +160,20 @@ func (g *Group) TimeoutNow(_ raft.ServerID, target raft.ServerAddress, args *raf
 	return g.ask(string(target), args, resp)
 }
 
+// closed is the error of who would send something after Close. A connection that
+// stands does not ask a context, and a raft that is stuck would go on as leader.
+func (g *Group) closed() error {
+	if g.ctx.Err() != nil {
+		return errClosed()
+	}
+	return nil
+}
+
 // ask sends a small request once.
 func (g *Group) ask(node string, args, resp any) error {
+	if err := g.closed(); err != nil {
+		return err
+	}
 	p, err := g.n.peer(node)
 	if err != nil {
 		return err
@@ -210,6 +222,9 @@ func settle(f frame, err error, resp any) error {
 func (g *Group) AppendEntries(_ raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	p, err := g.n.peer(string(target))
 	if err != nil {
+		return err
+	}
+	if err := g.closed(); err != nil {
 		return err
 	}
 	term, ok := g.inTerm(args.Term)
@@ -286,11 +301,14 @@ func (g *Group) append(ctx context.Context, p *peer, args *raft.AppendEntriesReq
 // sendAppend queues an AppendEntries, in several parts if it is large, and calls
 // done with the answer to the last: it has succeeded only if all before have.
 func (g *Group) sendAppend(ctx context.Context, l *link, node string, args *raft.AppendEntriesRequest, done func(raft.AppendEntriesResponse, error)) error {
+	if ctx.Err() != nil { // closed, or a later term, while it waited
+		return context.Cause(ctx)
+	}
 	ctx, cancel := context.WithTimeout(ctx, answerWait) // for room in the queue
 	defer cancel()
 	parts := split(args, appendSize)
 	for i, part := range parts {
-		seq := g.sent.Add(1)
+		seq, has := g.sent.Add(1), lastOf(part)
 		size := 64
 		for _, e := range part.Entries {
 			size += entrySize(e)
@@ -302,7 +320,7 @@ func (g *Group) sendAppend(ctx context.Context, l *link, node string, args *raft
 		ex := &exchange{done: func(f frame, err error) bool {
 			var resp raft.AppendEntriesResponse
 			if err = settle(f, err, &resp); err == nil {
-				g.acknowledged(node, seq, args.Term, &resp)
+				g.acknowledged(node, seq, args.Term, has, &resp)
 			}
 			if last {
 				done(resp, err)
@@ -320,10 +338,23 @@ func (g *Group) sendAppend(ctx context.Context, l *link, node string, args *raft
 // has for all of them, a few at a time; the others wait. If the connection is lost
 // on the way nothing was installed, unless the answer was on its way already: the
 // error is KindUnavailable or KindTimeout, and it is to be sent again, whole.
-func (g *Group) InstallSnapshot(_ raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+func (g *Group) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	if err := g.closed(); err != nil {
+		return err
+	}
 	term, ok := g.inTerm(args.Term)
 	if !ok {
 		return errTerm()
+	}
+	// First a heartbeat, which waits for a peer, and for its group, as appends do: after
+	// a failure raft's own pause grows to 10 s.
+	var beat raft.AppendEntriesResponse
+	if err := g.AppendEntries(id, target, &raft.AppendEntriesRequest{RPCHeader: args.RPCHeader, Term: args.Term}, &beat); err != nil {
+		return err
+	}
+	if beat.Term > args.Term { // raft steps down
+		*resp = raft.InstallSnapshotResponse{RPCHeader: beat.RPCHeader, Term: beat.Term}
+		return nil
 	}
 	return g.sendSnapshot(term, string(target), args, resp, data)
 }

@@ -16,8 +16,9 @@ import (
 // TestNodesComeAndGo runs 64 groups of three nodes through a day of theirs: a node
 // changes its address, the secret is replaced, a node dies and comes back elsewhere.
 // Every group commits at each step, and in the end all replicas have all.
+//
+// Not beside other tests: 64 groups elect anew when they are short of time.
 func TestNodesComeAndGo(t *testing.T) {
-	t.Parallel()
 	const groups = 64
 	first, second := NewSecret(), NewSecret()
 	d := &day{t: t, book: &book{}, stores: map[string][]*raft.InmemStore{}}
@@ -68,13 +69,7 @@ func TestNodesComeAndGo(t *testing.T) {
 	load.Wait()
 	for g := range groups {
 		for name, reps := range d.reps {
-			what := fmt.Sprintf("group %d at %s has all", g, name)
-			defer func() {
-				if t.Failed() {
-					t.Log(what, reps[g].r.Stats())
-				}
-			}()
-			eventually(t, what, func() bool {
+			eventually(t, fmt.Sprintf("group %d at %s has all", g, name), func() bool {
 				for _, text := range d.said {
 					if !reps[g].fsm.has(text) {
 						return false
@@ -195,7 +190,7 @@ func (d *day) commit(text string) {
 	for g := range d.stores["n1"] {
 		wg.Go(func() {
 			for !d.try(g, text) {
-				if time.Since(began) > 40*time.Second {
+				if time.Since(began) > time.Minute {
 					d.t.Errorf("group %d did not commit %q", g, text)
 					return
 				}

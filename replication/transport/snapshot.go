@@ -56,9 +56,6 @@ func (s *stream) keepSigning(ctx context.Context) {
 
 // sendSnapshot streams a snapshot over a connection of its own, when its turn comes.
 func (g *Group) sendSnapshot(ctx context.Context, node string, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
-	if err := g.awaitPeer(ctx, node); err != nil {
-		return err
-	}
 	end, err := g.n.pace.begin(ctx)
 	if err != nil {
 		return err
@@ -105,18 +102,6 @@ func (g *Group) sendSnapshot(ctx context.Context, node string, args *raft.Instal
 	}
 	*resp = got
 	return nil
-}
-
-// awaitPeer waits for a peer that is away, as AppendEntries does.
-func (g *Group) awaitPeer(ctx context.Context, node string) error {
-	p, err := g.n.peer(node)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, appendWait)
-	defer cancel()
-	_, err = p.bulk.get(ctx, true)
-	return err
 }
 
 // snapshotLost is the error of a snapshot that was cut off: our own kinds stay.

@@ -29,6 +29,7 @@ type installed struct {
 type installer struct {
 	g    *Group
 	got  chan installed
+	term atomic.Uint64                 // that it is in, if later than the sender's
 	see  func(io.Reader) io.Reader     // what is read passes through it; nil: as it is
 	hold atomic.Pointer[chan struct{}] // if set, the answer waits until it is closed
 }
@@ -41,7 +42,8 @@ func (i *installer) run() {
 			case *raft.InstallSnapshotRequest:
 				go i.install(rpc, c.Term)
 			case *raft.AppendEntriesRequest:
-				rpc.Respond(&raft.AppendEntriesResponse{Term: c.Term, Success: true}, nil)
+				term := max(c.Term, i.term.Load())
+				rpc.Respond(&raft.AppendEntriesResponse{Term: term, Success: term == c.Term}, nil)
 			}
 		case <-i.g.ctx.Done():
 			return
@@ -98,7 +100,8 @@ func TestSnapshotCut(t *testing.T) {
 	from, to, bk := installPair(t, Options{}, nil)
 	addr, _ := bk.resolve("b")
 	for _, at := range []int64{20_000, 1 << 20, 3<<20 + 17, 6<<20 - 1} {
-		must(t, from.awaitPeer(t.Context(), "b")) // over a connection that is not cut
+		beatOnce(t, from, "b", 3) // over a connection that is not cut
+		beatOnce(t, from, "b", 3)
 		p := proxy.New(t, addr)
 		p.CutAt.Store(at)
 		bk.set("b", p.Addr())
@@ -112,7 +115,7 @@ func TestSnapshotCut(t *testing.T) {
 		}
 		bk.set("b", addr)
 	}
-	must(t, from.awaitPeer(t.Context(), "b"))
+	beatOnce(t, from, "b", 3)
 	p := proxy.New(t, addr)
 	bk.set("b", p.Addr())
 	hold := make(chan struct{})
@@ -283,5 +286,40 @@ func TestSnapshotRate(t *testing.T) {
 	must(t, a.pace.wait(t.Context(), 1<<30))
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("the new rate is not used: %v", took)
+	}
+}
+
+// TestSnapshotWaits for a node that is away, and then for its group to open: raft
+// would be back only after up to 10 s.
+func TestSnapshotWaits(t *testing.T) {
+	t.Parallel()
+	s, bk := NewSecret(), &book{}
+	from, err := open(t, bk, Options{Node: "a", Secrets: []Secret{s}}).Group(1)
+	must(t, err)
+	bk.set("b", "127.0.0.1:1")
+	done := make(chan error, 1)
+	go func() { _, err := install(from, 3, bytes.NewReader([]byte("abc"))); done <- err }()
+	p, err := from.n.peer("b")
+	must(t, err)
+	eventually(t, "it waits for the node", func() bool { return p.beats.waiting() })
+	b := open(t, bk, Options{Node: "b", Secrets: []Secret{s}})
+	eventually(t, "the node was asked", func() bool { return from.Sent() > 0 })
+	select {
+	case err := <-done:
+		t.Fatalf("it did not wait: %v", err)
+	default:
+	}
+	g, err := b.Group(1)
+	must(t, err)
+	to := &installer{g: g, got: make(chan installed, 1)}
+	go to.run()
+	must(t, <-done)
+	if r := <-to.got; r.n != 3 || r.err != nil {
+		t.Errorf("%d bytes, %v", r.n, r.err)
+	}
+	to.term.Store(8) // somebody else leads by now: nothing is streamed
+	resp, err := install(from, 3, nil)
+	if err != nil || resp.Success || resp.Term != 8 {
+		t.Errorf("%+v, %v", resp, err)
 	}
 }
