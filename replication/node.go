@@ -12,6 +12,7 @@ import (
 
 	"github.com/skshohagmiah/bucketdb/replication/group"
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
+	"github.com/skshohagmiah/bucketdb/replication/pins"
 	"github.com/skshohagmiah/bucketdb/replication/transport"
 	"github.com/skshohagmiah/bucketdb/replication/wal"
 	"github.com/skshohagmiah/bucketdb/storage/chunk"
@@ -107,6 +108,7 @@ type Node struct {
 	meta   *meta.DB
 	chunks *chunk.Store
 	parts  []*partition // by PartitionID; 0 is the control group
+	pins   *pins.Table
 	hub    *hub
 	bufs   *buffers
 
@@ -137,7 +139,7 @@ type partition struct {
 	id      object.PartitionID
 	group   *group.Group
 	machine *namespace.Machine
-	leases  *leases
+	pins    *pins.Partition
 	dirty   chan struct{} // there may be garbage
 	// garbage is an index below which there is none: where the reclaimer begins.
 	garbage uint64
@@ -208,9 +210,13 @@ func (n *Node) openPartitions(ctx context.Context) error {
 	n.bufs = newBuffers(n.cfg.BufferMemory, n.cfg.ChunkSize)
 	n.live.done = map[namespace.TxID]chan struct{}{}
 	n.active.uploads = map[object.UploadID]bool{}
+	var err error
+	if n.pins, err = pins.New(pins.Options{Node: n.cfg.NodeID, Period: n.cfg.LeasePeriod, Partitions: n.cfg.Partitions + 1, Logger: n.log}); err != nil {
+		return err
+	}
 	keys, bytes := n.meta.MaxTxn()
 	for id := object.PartitionID(0); int(id) <= n.cfg.Partitions; id++ {
-		p := &partition{id: id, leases: newLeases(n.cfg.LeasePeriod), dirty: make(chan struct{}, 1)}
+		p := &partition{id: id, pins: n.pins.Partition(id), dirty: make(chan struct{}, 1)}
 		store := n.meta.Partition(id)
 		n.hub.start(id, store.Applied())
 		p.machine = namespace.New(namespace.Options{Partition: id, Store: store, MaxKeys: keys, MaxBytes: bytes, Logger: n.log,

@@ -31,6 +31,7 @@ var floors = map[string]int{
 	"replication/placement": 2,
 	"replication/control":   3,
 	"replication/copies":    5,
+	"replication/pins":      5,
 	"replication/remote":    4,
 	"replication/transport": 4,
 	"server/api":            5,
