@@ -51,7 +51,7 @@ func (p *Partition) leased() bool {
 func (p *Partition) acquire(ctx context.Context) error {
 	wait, cancel := context.WithTimeout(ctx, min(acquireWait, p.t.o.Period))
 	defer cancel()
-	err := error(object.Errorf(object.KindUnavailable, "it has no leader that is known"))
+	err := error(object.Errorf(object.KindUnavailable, "no leader that is known has answered"))
 	for attempt := 0; ; attempt++ {
 		if p.t.o.serial && len(p.turn) > 0 {
 			return err // who has the turn goes on after us

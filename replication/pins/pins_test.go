@@ -107,6 +107,13 @@ func TestAlone(t *testing.T) {
 	if !free(Item{Inode: 7, At: 6}) {
 		t.Error("a pin that ended keeps")
 	}
+	y, err := p.Pin(ctx, 8)
+	must(t, err)
+	x.Release()
+	if free(Item{Inode: 8, At: 6}) {
+		t.Error("a pin that ended twice took another one with it")
+	}
+	y.Release()
 	for i, s := range []object.UploadID{one, one, two} {
 		if sure, err := p.Hold(ctx, 7, s); err != nil || sure {
 			t.Fatalf("hold %d: %v %v", i, sure, err)

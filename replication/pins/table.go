@@ -16,8 +16,9 @@ type Partition struct {
 
 	turn chan struct{} // holds a token while a lease is asked for
 
-	mu    sync.Mutex // guards what follows; never held with contacts.mu
-	pins  map[object.InodeID]versions
+	mu    sync.Mutex                   // guards what follows; never held with contacts.mu
+	pins  map[object.InodeID]*versions // none without a pin
+	spare []*versions                  // to be used again
 	holds map[object.InodeID]map[object.UploadID]hold
 	lease lease
 	used  bool // since the lease was last renewed
@@ -45,7 +46,7 @@ type hold struct {
 
 func newPartition(t *Table, id object.PartitionID) *Partition {
 	return &Partition{t: t, id: id, turn: make(chan struct{}, 1),
-		pins:  map[object.InodeID]versions{},
+		pins:  map[object.InodeID]*versions{},
 		holds: map[object.InodeID]map[object.UploadID]hold{},
 		contacts: contacts{
 			start: t.start,
@@ -57,6 +58,7 @@ func newPartition(t *Table, id object.PartitionID) *Partition {
 // lost. Move and Release are for one goroutine; Err for any. The zero Pin keeps nothing.
 type Pin struct {
 	p   *Partition
+	v   *versions // of ino, while the pin is not released
 	ino object.InodeID
 	at  uint64
 	gen uint64
@@ -71,10 +73,8 @@ func (p *Partition) Pin(ctx context.Context, ino object.InodeID) (Pin, error) {
 		p.mu.Lock()
 		if p.valid() {
 			p.used = true
-			v := p.pins[ino]
-			v.add(0)
-			p.pins[ino] = v
-			pin := Pin{p: p, ino: ino, gen: p.lease.gen}
+			pin := Pin{p: p, v: p.versions(ino), ino: ino, gen: p.lease.gen}
+			pin.v.add(0)
 			p.mu.Unlock()
 			return pin, nil
 		}
@@ -90,22 +90,42 @@ func (p *Partition) Pin(ctx context.Context, ino object.InodeID) (Pin, error) {
 func (x *Pin) Move(at uint64) {
 	x.p.mu.Lock()
 	defer x.p.mu.Unlock()
-	v := x.p.pins[x.ino]
-	v.move(x.at, at)
-	x.p.pins[x.ino] = v
+	x.v.move(x.at, at)
 	x.at = at
 }
 
-// Release ends the pin; once.
+// maxSpare bounds the spare versions of a partition.
+const maxSpare = 64
+
+// versions finds or makes those of an inode. The caller holds mu, and adds one.
+func (p *Partition) versions(ino object.InodeID) *versions {
+	v := p.pins[ino]
+	if v == nil {
+		if n := len(p.spare); n > 0 {
+			v, p.spare = p.spare[n-1], p.spare[:n-1]
+		} else {
+			v = &versions{}
+		}
+		p.pins[ino] = v
+	}
+	return v
+}
+
+// Release ends the pin; a second time does nothing.
 func (x *Pin) Release() {
 	x.p.mu.Lock()
 	defer x.p.mu.Unlock()
-	v := x.p.pins[x.ino]
-	v.remove(x.at)
-	if v.first.count == 0 {
-		delete(x.p.pins, x.ino)
-	} else {
-		x.p.pins[x.ino] = v
+	v := x.v
+	if v == nil {
+		return
+	}
+	x.v = nil
+	if v.remove(x.at); v.first.count > 0 {
+		return
+	}
+	delete(x.p.pins, x.ino)
+	if v.more = nil; len(x.p.spare) < maxSpare {
+		x.p.spare = append(x.p.spare, v)
 	}
 }
 
