@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
+	"github.com/skshohagmiah/bucketdb/replication/pins"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
@@ -35,6 +36,7 @@ func (n *Node) background() {
 	n.goWork(n.scrubber)
 	n.goWork(n.mender)
 	n.goWork(func() { n.copies.Run(n.ctx) })
+	n.goWork(func() { n.pins.Run(n.ctx) })
 }
 
 // logged reports a background failure; the next round tries again.
@@ -83,7 +85,7 @@ func (n *Node) janitor() {
 func (n *Node) compactor() {
 	n.every(compactEvery, func() {
 		for _, p := range n.parts {
-			p.leases.expire(time.Now())
+			p.pins.Expire()
 			if r := p.here.Load(); r != nil {
 				n.logged("log compaction", r.group.Compact())
 			}
@@ -137,7 +139,7 @@ func (n *Node) reclaimer(p *partition) {
 		if r == nil {
 			continue // who leads does it
 		}
-		if wait := p.leases.wait(); wait > 0 {
+		if wait := p.pins.Wait(); wait > 0 {
 			retry.Reset(wait)
 			continue
 		}
@@ -155,10 +157,11 @@ func (n *Node) reclaimer(p *partition) {
 	}
 }
 
-// reclaim proposes what no lease needs; left: something had to stay.
+// reclaim proposes what nobody needs; left: something had to stay.
 func (n *Node) reclaim(p *partition, here *replica) (left bool, err error) {
 	at, ord, low := p.garbage, uint8(0), uint64(0)
 	for {
+		seen := here.machine.Applied() // the view shows at least this
 		v, err := here.machine.Local()
 		if err != nil {
 			return left, err
@@ -179,36 +182,53 @@ func (n *Node) reclaim(p *partition, here *replica) (left bool, err error) {
 		if ord++; ord == 0 {
 			at++
 		}
-		cmd := &namespace.Reclaim{}
-		var doomed []object.InodeID
-		now := time.Now()
-		for _, g := range list {
-			if p.leases.free(g.Inode, g.At, g.Whole, now) {
-				cmd.Items = append(cmd.Items, g)
-				if g.Whole {
-					doomed = append(doomed, g.Inode)
-				}
-			} else if !left {
-				left, low = true, g.At
-			}
+		first, some, err := n.reclaimList(p, list, seen)
+		if some && !left {
+			left, low = true, first
 		}
-		err = n.reclaimItems(p, cmd)
-		p.leases.spare(doomed)
 		if err != nil {
 			return left, err
 		}
 	}
 }
 
-func (n *Node) reclaimItems(p *partition, cmd *namespace.Reclaim) error {
+// reclaimList proposes what nobody needs of a list that was found in the state
+// at seen. some: a piece had to stay, the oldest maybe since first.
+func (n *Node) reclaimList(p *partition, list []namespace.Garbage, seen uint64) (first uint64, some bool, err error) {
+	items := make([]pins.Item, len(list))
+	for i, g := range list {
+		items[i] = pins.Item{Inode: g.Inode, At: g.At, Whole: g.Whole}
+	}
+	free, err := p.pins.Free(n.ctx, items)
+	if err != nil {
+		return list[0].At, true, err
+	}
+	cmd := &namespace.Reclaim{Seen: seen}
+	for i, g := range list {
+		if free[i] {
+			cmd.Items = append(cmd.Items, g)
+		} else if !some {
+			first, some = g.At, true
+		}
+	}
+	spared, err := n.reclaimItems(p, cmd)
+	if spared {
+		first, some = list[0].At, true
+	}
+	return first, some, err
+}
+
+// reclaimItems proposes until nothing is left of the items; spared: but inodes
+// that were kept meanwhile.
+func (n *Node) reclaimItems(p *partition, cmd *namespace.Reclaim) (spared bool, err error) {
 	for done := len(cmd.Items) == 0; !done; {
 		r, err := n.do(n.ctx, p.id, &namespace.Command{Reclaim: cmd})
 		if err != nil {
-			return err
+			return spared, err
 		}
-		done = r.Done
+		done, spared = r.Done, spared || r.Partial
 	}
-	return nil
+	return spared, nil
 }
 
 // release has the files of released chunks dropped, then forgets them.

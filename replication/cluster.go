@@ -10,6 +10,7 @@ import (
 	"github.com/skshohagmiah/bucketdb/replication/access"
 	"github.com/skshohagmiah/bucketdb/replication/control"
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
+	"github.com/skshohagmiah/bucketdb/replication/pins"
 	"github.com/skshohagmiah/bucketdb/replication/steward"
 	"github.com/skshohagmiah/bucketdb/replication/transport"
 	"github.com/skshohagmiah/bucketdb/storage/object"
@@ -59,6 +60,8 @@ func (n *Node) openCluster(ctx context.Context) error {
 		return err
 	}
 	n.net.HandleHTTP(n.copies.Handler())
+	n.net.HandleCall(pins.MethodLease, n.pins.HandleLease)
+	n.net.HandleCall(pins.MethodPins, n.pins.HandlePins)
 	if n.access, err = access.New(access.Config{Self: n.cfg.NodeID, Transport: n.net, Check: n.admit, Logger: n.log}); err != nil {
 		return err
 	}
@@ -168,6 +171,48 @@ func (n *Node) self() (control.Join, error) {
 
 func (n *Node) badLayout() error {
 	return object.Errorf(object.KindCorrupt, "%s in %s names a store or cluster that is no id: restore it from a backup", layoutName, n.cfg.MetadataPath)
+}
+
+// openPins makes the table of what readers and open files need. A node that opens
+// no port is alone for good, and asks nobody.
+func (n *Node) openPins() (err error) {
+	o := pins.Options{Node: n.cfg.NodeID, Period: n.cfg.LeasePeriod, Partitions: n.cfg.Partitions + 1, Logger: n.log}
+	if n.cfg.Peer != "" {
+		o.Call, o.Leader, o.Leads = n.callPins, func(id object.PartitionID) (string, bool) { return n.access.Leader(id) }, n.leadsIn
+	}
+	n.pins, err = pins.New(o)
+	return err
+}
+
+// callPins asks a node, which may be this one.
+func (n *Node) callPins(ctx context.Context, node string, method uint16, request []byte) ([]byte, error) {
+	switch {
+	case node != n.cfg.NodeID:
+		return n.net.Call(ctx, node, method, request)
+	case method == pins.MethodLease:
+		return n.pins.HandleLease(ctx, transport.Peer{Node: node}, request)
+	}
+	return n.pins.HandlePins(ctx, transport.Peer{Node: node}, request)
+}
+
+// leadsIn is pins.Options.Leads.
+func (n *Node) leadsIn(ctx context.Context, id object.PartitionID) (term uint64, err error) {
+	p, err := n.partition(id)
+	if err != nil {
+		return 0, err
+	}
+	r := p.led()
+	if r == nil {
+		return 0, object.Errorf(object.KindUnavailable, "node %s does not lead partition %d", n.cfg.NodeID, id)
+	}
+	term = r.group.Stats().ReadyTerm
+	if err := r.group.Read(ctx); err != nil {
+		return 0, err
+	}
+	if term == 0 || r.group.Stats().ReadyTerm != term || !r.group.IsLeader() {
+		return 0, object.Errorf(object.KindUnavailable, "the leadership of partition %d changes: try again", id)
+	}
+	return term, nil
 }
 
 // seed tells access where the control group may be, from what was kept at the last

@@ -451,29 +451,109 @@ func (n *Node) xattr(ctx context.Context, c *namespace.SetXattr) error {
 }
 
 // Hold keeps files alive while a session has them open, until Release or until
-// it is not renewed (by Hold of the same files) for the lease period. All that
-// are there are held; KindStale when one is gone already.
+// it is not renewed (by Hold of the same files) for the lease period, at this node
+// or at another. All that are there are held; KindStale when one is gone already.
 func (n *Node) Hold(ctx context.Context, session object.UploadID, inos []object.InodeID) error {
 	var stale error
+	nameless := map[object.PartitionID][]object.InodeID{}
 	for _, ino := range inos {
-		p, err := n.partition(ino.Partition())
-		if err == nil && !p.leases.hold(ino, session, time.Now()) {
-			err = object.Errorf(object.KindStale, "inode %s is gone", ino)
-		}
-		if err == nil {
-			_, err = n.GetAttr(ctx, ino)
-		}
+		links, err := n.hold(ctx, session, ino)
 		switch {
 		case object.IsKind(err, object.KindStale):
-			if p != nil {
-				p.leases.release(ino, session)
-			}
 			stale = err
 		case err != nil:
 			return err // an earlier hold stands as it did
+		case links == 0:
+			nameless[ino.Partition()] = append(nameless[ino.Partition()], ino)
+		}
+	}
+	for id, all := range nameless {
+		for list := range slices.Chunk(all, maxKeep) {
+			gone, err := n.holdNameless(ctx, n.parts[id], session, list)
+			if err != nil {
+				return err
+			}
+			if gone != nil {
+				stale = gone
+			}
 		}
 	}
 	return stale
+}
+
+const (
+	// maxKeep bounds the inodes of one Keep entry.
+	maxKeep = 1000
+	// holdTries is how often a hold that runs out while it is made is made anew.
+	holdTries = 5
+)
+
+// hold takes or renews one hold. links 0: the inode is there, has no name, and
+// may be going: the hold is not sure yet.
+func (n *Node) hold(ctx context.Context, session object.UploadID, ino object.InodeID) (links uint32, err error) {
+	p, err := n.partition(ino.Partition())
+	if err != nil {
+		return 0, err
+	}
+	for range holdTries {
+		sure, err := p.pins.Hold(ctx, ino, session)
+		if err != nil || sure {
+			return 1, err
+		}
+		rec, err := n.held(ctx, p, ino, session)
+		if err != nil || rec.Nlink == 0 {
+			return 0, err
+		}
+		if err = p.pins.Sure(ino, session); err == nil {
+			return rec.Nlink, nil
+		}
+	}
+	return 0, errHold(ino)
+}
+
+// held looks at an inode after it was held, and lets go of one that is not there.
+func (n *Node) held(ctx context.Context, p *partition, ino object.InodeID, session object.UploadID) (*object.Inode, error) {
+	rec, err := n.GetAttr(ctx, ino)
+	if object.IsKind(err, object.KindStale) {
+		p.pins.Release(ino, session)
+	}
+	return rec, err
+}
+
+func errHold(ino object.InodeID) error {
+	return object.Errorf(object.KindUnavailable, "inode %s could not be held for long enough to look at it: the node is slow, try again", ino)
+}
+
+// holdNameless makes holds of one partition's inodes without names sure: an
+// entry spares them from what is being reclaimed, and who is there after it stays.
+// stale: one is gone.
+func (n *Node) holdNameless(ctx context.Context, p *partition, session object.UploadID, inos []object.InodeID) (stale, err error) {
+	for range holdTries {
+		for _, ino := range inos { // from here on once more: the entry takes its time
+			if _, err := p.pins.Hold(ctx, ino, session); err != nil {
+				return stale, err
+			}
+		}
+		if _, err := n.do(ctx, p.id, &namespace.Command{Keep: &namespace.Keep{Inodes: inos}}); err != nil {
+			return stale, err
+		}
+		var again []object.InodeID
+		for _, ino := range inos {
+			_, err := n.held(ctx, p, ino, session)
+			switch {
+			case object.IsKind(err, object.KindStale):
+				stale = err
+			case err != nil:
+				return stale, err
+			case p.pins.Sure(ino, session) != nil:
+				again = append(again, ino)
+			}
+		}
+		if inos = again; len(inos) == 0 {
+			return stale, nil
+		}
+	}
+	return stale, errHold(inos[0])
 }
 
 // Release ends holds.
@@ -483,7 +563,7 @@ func (n *Node) Release(_ context.Context, session object.UploadID, inos []object
 		if err != nil {
 			return err
 		}
-		p.leases.release(ino, session)
+		p.pins.Release(ino, session)
 		p.touch()
 	}
 	return nil

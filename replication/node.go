@@ -15,6 +15,7 @@ import (
 	"github.com/skshohagmiah/bucketdb/replication/copies"
 	"github.com/skshohagmiah/bucketdb/replication/group"
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
+	"github.com/skshohagmiah/bucketdb/replication/pins"
 	"github.com/skshohagmiah/bucketdb/replication/transport"
 	"github.com/skshohagmiah/bucketdb/replication/wal"
 	"github.com/skshohagmiah/bucketdb/storage/chunk"
@@ -125,6 +126,7 @@ type Node struct {
 	// damaged are chunks here that went to quarantine, for the mender.
 	damaged chan object.ChunkID
 	parts   []*partition // by PartitionID; 0 is the control group
+	pins    *pins.Table
 	hub     *hub
 	bufs    *buffers
 
@@ -172,7 +174,9 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := n.openStores(); err != nil {
 		return nil, err
 	}
-	n.openMemory()
+	if err := n.openMemory(); err != nil {
+		return nil, err
+	}
 	if err := n.openCluster(ctx); err != nil {
 		return nil, err
 	}
@@ -217,14 +221,18 @@ func (n *Node) openStores() (err error) {
 }
 
 // openMemory makes what the node remembers while it runs.
-func (n *Node) openMemory() {
+func (n *Node) openMemory() error {
 	n.hub = newHub()
 	n.bufs = newBuffers(n.cfg.BufferMemory, n.cfg.ChunkSize)
 	n.live.done = map[namespace.TxID]chan struct{}{}
 	n.active.uploads = map[object.UploadID]bool{}
-	for id := range n.ids(object.Control) {
-		n.parts = append(n.parts, &partition{id: id, leases: newLeases(n.cfg.LeasePeriod), dirty: make(chan struct{}, 1)})
+	if err := n.openPins(); err != nil {
+		return err
 	}
+	for id := range n.ids(object.Control) {
+		n.parts = append(n.parts, &partition{id: id, pins: n.pins.Partition(id), dirty: make(chan struct{}, 1)})
+	}
+	return nil
 }
 
 // openGroup opens a group, and gives up when the log fails meanwhile: raft

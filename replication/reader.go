@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
+	"github.com/skshohagmiah/bucketdb/replication/pins"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
@@ -16,7 +17,8 @@ type Reader struct {
 	part   *partition
 	inode  *object.Inode
 	inline []byte
-	leased bool // a pin keeps its content where it stands; else inline is all of it
+	leased bool // pin keeps its content where it stands; else inline is all of it
+	pin    pins.Pin
 	once   sync.Once
 }
 
@@ -29,7 +31,7 @@ func (r *Reader) Close() {
 		return
 	}
 	r.once.Do(func() {
-		r.part.leases.unpin(r.inode.ID, r.inode.Change)
+		r.pin.Release()
 		r.part.touch()
 	})
 }
@@ -41,9 +43,11 @@ func (n *Node) OpenInode(ctx context.Context, ino object.InodeID) (*Reader, erro
 	if err != nil {
 		return nil, err
 	}
-	// The pin is there before the state is looked at: nothing can be reclaimed between.
-	p.leases.pin(ino, 0)
 	r := &Reader{n: n, part: p, leased: true}
+	// The pin is there before the state is looked at: nothing can be reclaimed between.
+	if r.pin, err = p.pins.Pin(ctx, ino); err != nil {
+		return nil, err
+	}
 	err = n.inView(ctx, p.id, func(v *namespace.View) (err error) {
 		if r.inode, err = v.Inode(ino); err != nil || !r.inode.Inline {
 			return err
@@ -52,11 +56,26 @@ func (n *Node) OpenInode(ctx context.Context, ino object.InodeID) (*Reader, erro
 		return err
 	})
 	if err != nil {
-		p.leases.unpin(ino, 0)
+		r.pin.Release()
 		return nil, err
 	}
-	p.leases.move(ino, 0, r.inode.Change)
+	r.pin.Move(r.inode.Change)
 	return r, nil
+}
+
+// pinned runs fn on a linearizable view that still has the whole pinned version,
+// and is the error if its lease was lost meanwhile.
+func (r *Reader) pinned(ctx context.Context, fn func(v *namespace.View) error) error {
+	err := r.n.inView(ctx, r.part.id, func(v *namespace.View) error {
+		if err := v.Pinned(r.inode.ID, r.inode.Change); err != nil {
+			return err // never answer with what is left
+		}
+		return fn(v)
+	})
+	if err == nil && r.leased {
+		err = r.pin.Err()
+	}
+	return err
 }
 
 // pageExtents is how many extents a reader asks for at a time.
@@ -68,10 +87,7 @@ func (r *Reader) extents(ctx context.Context, off, end int64, fn func(e object.E
 	for off < end {
 		var list []object.Extent
 		next := int64(-1)
-		err := r.n.inView(ctx, r.part.id, func(v *namespace.View) (err error) {
-			if _, err := v.Inode(r.inode.ID); err != nil {
-				return err // the lease was lost: never answer with what is left
-			}
+		err := r.pinned(ctx, func(v *namespace.View) (err error) {
 			list, next, err = v.Extents(r.inode.Content, r.inode.Change, off, end, pageExtents)
 			return err
 		})
@@ -117,7 +133,7 @@ func (r *Reader) WriteRange(ctx context.Context, w io.Writer, off, length int64)
 		return r.writeInline(w, off, end)
 	}
 	pos := off
-	pipe := newReadPipe(ctx, r.n, w)
+	pipe := newReadPipe(ctx, r, w)
 	err := r.extents(ctx, off, end, func(e object.Extent) error {
 		if e.Offset < pos {
 			return object.Errorf(object.KindCorrupt, "extents of inode %s overlap at %d: run the checker", r.inode.ID, e.Offset)
@@ -134,13 +150,14 @@ func (r *Reader) WriteRange(ctx context.Context, w io.Writer, off, length int64)
 	return r.lost(pipe.close(err))
 }
 
-// lost tells a chunk that is missing from one that was dropped because the
-// lease came too late: the inode, opened by number, had lost its last name.
+// lost tells a chunk that is missing from one that was dropped because the lease
+// was lost, or came too late: the inode, opened by number, had lost its last name.
 func (r *Reader) lost(err error) error {
 	if !object.IsKind(err, object.KindCorrupt) {
 		return err
 	}
-	if _, gone := r.n.GetAttr(r.n.ctx, r.inode.ID); object.IsKind(gone, object.KindStale) {
+	gone := r.pinned(r.n.ctx, func(*namespace.View) error { return nil })
+	if object.IsKind(gone, object.KindStale) || object.IsKind(gone, object.KindUnavailable) {
 		return gone
 	}
 	return err
@@ -178,7 +195,7 @@ const readPiece = 1 << 20
 type readPipe struct {
 	ctx    context.Context
 	cancel context.CancelFunc
-	n      *Node
+	r      *Reader
 	w      io.Writer
 	queue  chan piece
 	done   chan error
@@ -191,8 +208,8 @@ type piece struct {
 	zero int64 // or this many zeros
 }
 
-func newReadPipe(ctx context.Context, n *Node, w io.Writer) *readPipe {
-	p := &readPipe{n: n, w: w}
+func newReadPipe(ctx context.Context, r *Reader, w io.Writer) *readPipe {
+	p := &readPipe{r: r, w: w}
 	p.ctx, p.cancel = context.WithCancel(ctx)
 	return p
 }
@@ -289,7 +306,10 @@ func (p *readPipe) extent(e object.Extent) error {
 }
 
 func (p *readPipe) read(e object.Extent, skip int64, dst []byte) error {
-	got, err := p.n.copies.ReadAt(p.ctx, chunkOf(&e), e.ChunkOffset+skip, dst)
+	if err := p.r.pin.Err(); err != nil {
+		return err // a lost lease ends the answer, it does not wait for a chunk to be missing
+	}
+	got, err := p.r.n.copies.ReadAt(p.ctx, chunkOf(&e), e.ChunkOffset+skip, dst)
 	if got < len(dst) && (err == nil || err == io.EOF) {
 		err = object.Errorf(object.KindCorrupt, "chunk %s is shorter than its extent", e.Chunk)
 	}

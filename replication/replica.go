@@ -10,6 +10,7 @@ import (
 	"github.com/skshohagmiah/bucketdb/replication/control"
 	"github.com/skshohagmiah/bucketdb/replication/group"
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
+	"github.com/skshohagmiah/bucketdb/replication/pins"
 	"github.com/skshohagmiah/bucketdb/replication/steward"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
@@ -17,9 +18,9 @@ import (
 // partition is what this node knows of one of the cluster's partitions: as a
 // coordinator always, as its replica while it has one.
 type partition struct {
-	id     object.PartitionID
-	leases *leases
-	dirty  chan struct{} // there may be garbage
+	id    object.PartitionID
+	pins  *pins.Partition
+	dirty chan struct{} // there may be garbage
 	// garbage is an index below which there is none: where the reclaimer begins.
 	garbage uint64
 	here    atomic.Pointer[replica]
@@ -71,7 +72,7 @@ func (h host) Open(ctx context.Context, id object.PartitionID, name control.Repl
 	r.group, err = n.openGroup(ctx, group.Config{
 		ID: id, Node: name.String(), Address: n.cfg.NodeID, Log: n.wal.Group(id), Machine: r.machine, Transport: link, Dir: n.replicaPath(), FS: n.cfg.FS,
 		Bootstrap: how == steward.Bootstrap, Join: how == steward.Join, Logger: n.log,
-		OnLeader:  func(bool, uint64) { n.led(p) },
+		OnLeader:  func(leads bool, term uint64) { n.led(p, leads, term) },
 		OnMembers: func(uint64, []group.Member) { n.steward.Wake() },
 		OnRestore: func(applied uint64) { n.restored(p, applied) },
 	})
@@ -85,7 +86,7 @@ func (h host) Open(ctx context.Context, id object.PartitionID, name control.Repl
 	if id == object.Control {
 		n.mapChanged()
 	}
-	return &observed{Group: r.group}, nil
+	return r.group, nil
 }
 
 // Close implements steward.Host.
@@ -126,10 +127,12 @@ func (n *Node) newMachine(p *partition) *access.Machine {
 	return access.NewMachine(o)
 }
 
-// led hears that this node leads a partition, or no more. Who led before may have
-// left anything: a new leader waits until everybody has renewed.
-func (n *Node) led(p *partition) {
-	p.leases.begin()
+// led hears that this node leads a partition, or no more. What others need may be
+// known to who led before alone, so nothing is reclaimed for a while.
+func (n *Node) led(p *partition, leads bool, term uint64) {
+	if leads {
+		p.pins.Lead(term)
+	}
 	p.touch()
 	n.steward.Wake()
 }
@@ -141,51 +144,4 @@ func (n *Node) restored(p *partition, applied uint64) {
 	if p.id == object.Control {
 		n.mapChanged()
 	}
-}
-
-// observed is a group as the steward needs it.
-type observed struct {
-	*group.Group
-	last atomic.Pointer[group.Observation]
-}
-
-// Read implements steward.Group.
-func (o *observed) Read(ctx context.Context) error {
-	seen, err := o.Observe(ctx)
-	if err == nil {
-		o.last.Store(&seen)
-	}
-	return err
-}
-
-// Membership implements steward.Group: what the last Read found, while it is of the
-// term in which this replica leads.
-func (o *observed) Membership() steward.Membership {
-	m := steward.Membership{}
-	if o.IsLeader() {
-		m.Term = o.Stats().ReadyTerm
-	}
-	if seen := o.last.Load(); seen != nil && seen.Term == m.Term && m.Term != 0 {
-		m.Config, m.Committed, m.Members, m.CaughtUp = seen.Config, true, seen.Members, seen.CaughtUp
-	}
-	return m
-}
-
-func basis(at steward.At) group.Basis { return group.Basis{Term: at.Term, Config: at.Config} }
-
-// AddNonvoter implements steward.Group, as do the methods below.
-func (o *observed) AddNonvoter(ctx context.Context, id, address string, at steward.At) error {
-	return o.Group.AddNonvoter(ctx, id, address, basis(at))
-}
-
-func (o *observed) Promote(ctx context.Context, id string, at steward.At) error {
-	return o.Group.Promote(ctx, id, basis(at))
-}
-
-func (o *observed) Demote(ctx context.Context, id string, at steward.At) error {
-	return o.Group.Demote(ctx, id, basis(at))
-}
-
-func (o *observed) Remove(ctx context.Context, id string, at steward.At) error {
-	return o.Group.Remove(ctx, id, basis(at))
 }

@@ -112,10 +112,7 @@ func (r *Reader) page(ctx context.Context, off, end int64) (list []object.Extent
 		return list, end, nil
 	}
 	next := int64(-1)
-	err = r.n.inView(ctx, r.part.id, func(v *namespace.View) (err error) {
-		if _, err := v.Inode(r.inode.ID); err != nil {
-			return err
-		}
+	err = r.pinned(ctx, func(v *namespace.View) (err error) {
 		list, next, err = v.Extents(r.inode.Content, r.inode.Change, off, end, namespace.MaxExtents/2)
 		return err
 	})

@@ -31,6 +31,7 @@ var floors = map[string]int{
 	"replication/control":   3, // namespace is to carry its commands
 	"replication/namespace": 4,
 	"replication/copies":    5,
+	"replication/pins":      5,
 	"replication/remote":    4,
 	"replication/transport": 4,
 	"replication/access":    5,

@@ -192,6 +192,23 @@ func (p *Partitions) Epoch() uint64 {
 	return p.epoch
 }
 
+// Leader is the node that leads a partition, as far as this one knows.
+func (p *Partitions) Leader(id object.PartitionID) (node string, ok bool) {
+	pt, err := p.partition(id)
+	if err != nil {
+		return "", false
+	}
+	if l := pt.use(); l != nil {
+		leads := l.leads()
+		l.uses.Done()
+		if leads {
+			return p.cfg.Self, true
+		}
+	}
+	node = pt.leaderBut()
+	return node, node != ""
+}
+
 // made finds or makes a partition. mu is held.
 func (p *Partitions) made(id object.PartitionID) *partition {
 	pt := p.parts[id]

@@ -313,6 +313,14 @@ func (g *Group) Fail(err error) {
 	go g.stop()
 }
 
+// Failure is why the group stopped by itself, nil while it has not.
+func (g *Group) Failure() error {
+	if e := g.failure.Load(); e != nil {
+		return e
+	}
+	return nil
+}
+
 // err is why nothing goes any more, nil while the group runs.
 func (g *Group) err() error {
 	if e := g.failure.Load(); e != nil {

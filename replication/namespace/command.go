@@ -34,6 +34,7 @@ type Command struct {
 	PutPart   *PutPart        `cbor:"26,keyasint,omitempty"`
 	EndUpload *EndUpload      `cbor:"27,keyasint,omitempty"`
 	Compact   *CompactExtents `cbor:"28,keyasint,omitempty"`
+	Keep      *Keep           `cbor:"29,keyasint,omitempty"`
 
 	Prepare  *Prepare  `cbor:"30,keyasint,omitempty"`
 	Decide   *Decide   `cbor:"31,keyasint,omitempty"`
@@ -307,9 +308,19 @@ type Unstage struct {
 	Content object.ContentID `cbor:"1,keyasint"`
 }
 
-// Reclaim works on pieces of garbage, a bounded amount of them.
+// Reclaim works on pieces of garbage, a bounded amount of them. Partial in its
+// result: an inode among them was spared.
 type Reclaim struct {
 	Items []Garbage `cbor:"1,keyasint"`
+	// Seen is the index of the state that the items were found in: an inode that
+	// was kept later is spared. 0, in entries of earlier releases: none is.
+	Seen uint64 `cbor:"2,keyasint,omitempty"`
+}
+
+// Keep spares inodes that have lost their last name from every Reclaim whose
+// proposer had not seen this entry. Those that are gone are passed over.
+type Keep struct {
+	Inodes []object.InodeID `cbor:"1,keyasint"`
 }
 
 // Released reports that all holders dropped the files of these chunks.

@@ -209,14 +209,40 @@ const maxOwed = 200
 // reclaim works on garbage. The proposer made sure that no lease needs it.
 func (s *state) reclaim(c *Reclaim) *Result {
 	left := reclaimStep
+	spared := false
 	owed := map[object.PartitionID][]object.ChunkID{}
 	for _, item := range c.Items {
+		if s.kept(item, c.Seen) {
+			spared = true
+			continue
+		}
 		if left = s.reclaimOne(item, left, owed); left == 0 {
 			break
 		}
 	}
 	s.owedRefs(owed)
-	return &Result{Done: left > 0}
+	return &Result{Done: left > 0, Partial: spared}
+}
+
+// kept reports whether a piece of garbage is an inode that was kept after its
+// proposer looked.
+func (s *state) kept(item Garbage, seen uint64) bool {
+	var g garbageRec
+	if seen == 0 || !s.load(garbageKey(item.At, item.Ord), &g) || g.What != garbageInode {
+		return false
+	}
+	r := s.inode(g.Inode)
+	return r != nil && r.Kept > seen
+}
+
+func (s *state) keep(c *Keep) *Result {
+	for _, id := range c.Inodes {
+		if r := s.inode(id); r != nil {
+			r.Kept = s.index
+			s.storeInode(r)
+		}
+	}
+	return &Result{}
 }
 
 // reclaimOne drops up to left extents of a piece of garbage, and the piece
@@ -229,6 +255,9 @@ func (s *state) reclaimOne(item Garbage, left int, owed map[object.PartitionID][
 	}
 	if g.What == garbageInode {
 		s.reclaimInode(key, &g)
+	} else if r := s.inode(g.Inode); r != nil && r.Gone < item.At {
+		r.Gone = item.At
+		s.storeInode(r)
 	}
 	if !g.Content.IsZero() {
 		p := be64(retiredPrefix(g.Content), item.At)

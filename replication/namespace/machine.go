@@ -198,6 +198,8 @@ func (s *state) dispatch(c *Command) *Result {
 		return s.unstage(c.Unstage)
 	case c.Reclaim != nil:
 		return s.reclaim(c.Reclaim)
+	case c.Keep != nil:
+		return s.keep(c.Keep)
 	case c.Released != nil:
 		return s.released(c.Released)
 	case c.Refuse != nil:

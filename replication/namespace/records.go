@@ -30,6 +30,10 @@ type inodeRec struct {
 	Hold *TxRef `cbor:"3,keyasint,omitempty"`
 	// Still, with Hold: mode and owner stay as they are, too; a successor inherits them.
 	Still bool `cbor:"4,keyasint,omitempty"`
+	// Kept is the index of the last Keep; Gone the highest index at which content
+	// was retired that is reclaimed by now: pins below it are worth nothing.
+	Kept uint64 `cbor:"5,keyasint,omitempty"`
+	Gone uint64 `cbor:"6,keyasint,omitempty"`
 }
 
 // chunkRec is what the owner knows of a chunk: repair, and the comparison with

@@ -73,6 +73,23 @@ func (v *View) Inode(id object.InodeID) (*object.Inode, error) {
 	return &r.I, nil
 }
 
+// Pinned is nil while the content that an inode had when its Change was pin is
+// all there. KindStale: the inode is gone. KindUnavailable: what was retired after the
+// pin is being reclaimed, since its lease was lost.
+func (v *View) Pinned(id object.InodeID, pin uint64) error {
+	var r inodeRec
+	ok, err := v.load(inodeKey(id), &r)
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return object.Errorf(object.KindStale, "inode %s is gone", id)
+	case r.Gone > pin:
+		return object.Errorf(object.KindUnavailable, "this version of inode %s is no longer kept: read it anew", id)
+	}
+	return nil
+}
+
 // Entry is what a name leads to.
 type Entry struct {
 	object.Dentry
