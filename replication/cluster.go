@@ -60,8 +60,7 @@ func (n *Node) openCluster(ctx context.Context) error {
 		return err
 	}
 	n.net.HandleHTTP(n.copies.Handler())
-	n.net.HandleCall(pins.MethodLease, n.pins.HandleLease)
-	n.net.HandleCall(pins.MethodPins, n.pins.HandlePins)
+	n.pins.Serve(n.net)
 	if n.access, err = access.New(access.Config{Self: n.cfg.NodeID, Transport: n.net, Check: n.admit, Logger: n.log}); err != nil {
 		return err
 	}

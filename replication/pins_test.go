@@ -106,8 +106,8 @@ func TestHoldAgainstALateReclaim(t *testing.T) {
 	}
 	// A leader has listed them, and asked all nodes.
 	p := n.parts[f.ID.Partition()]
-	seen := p.machine.Applied()
-	v := p.machine.View()
+	seen := p.here.Load().machine.Applied()
+	v := p.here.Load().machine.View()
 	list, err := v.Garbage(0, 0, 100)
 	v.Close()
 	if err != nil || len(list) != 2 {
