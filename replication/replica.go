@@ -56,6 +56,14 @@ func (n *Node) replicaPath() string { return filepath.Join(n.cfg.MetadataPath, "
 
 // Open implements steward.Host.
 func (h host) Open(ctx context.Context, id object.PartitionID, name control.ReplicaID, how steward.Start) (steward.Group, error) {
+	g, err := h.open(ctx, id, name, how)
+	if err != nil {
+		return nil, h.n.hopeless(err)
+	}
+	return g, nil
+}
+
+func (h host) open(ctx context.Context, id object.PartitionID, name control.ReplicaID, how steward.Start) (steward.Group, error) {
 	n := h.n
 	p, err := n.partition(id)
 	if err != nil {

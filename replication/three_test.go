@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -76,21 +77,29 @@ func TestThreeNodes(t *testing.T) {
 	if _, err := nodes[1].CreateBucket(t.Context(), "box", "me"); err != nil {
 		t.Fatal(err)
 	}
+	name := func(round, i int) string { return fmt.Sprintf("dir%d/%d-%d", i%5, round, i) }
+	body := func(key string, i int) string {
+		if i%10 == 0 { // in chunks
+			return strings.Repeat(key, 20_000)
+		}
+		return key
+	}
 	put := func(round, i int) error {
-		key := fmt.Sprintf("dir%d/%d-%d", i%5, round, i)
-		_, err := nodes[i%len(nodes)].Put(t.Context(), "box", key, bytes.NewReader([]byte(key)), PutOptions{Size: int64(len(key))})
+		key := name(round, i)
+		b := body(key, i)
+		_, err := nodes[i%len(nodes)].Put(t.Context(), "box", key, strings.NewReader(b), PutOptions{Size: int64(len(b))})
 		return err
 	}
 	get := func(n *Node, round, i int) error {
-		key := fmt.Sprintf("dir%d/%d-%d", i%5, round, i)
+		key := name(round, i)
 		r, err := n.OpenObject(t.Context(), "box", key)
 		if err != nil {
 			return fmt.Errorf("%s at %s: %w", key, n.cfg.NodeID, err)
 		}
 		defer r.Close()
 		var b bytes.Buffer
-		if err := r.WriteRange(t.Context(), &b, 0, r.Inode().Size); err != nil || b.String() != key {
-			return fmt.Errorf("%s at %s is %q: %w", key, n.cfg.NodeID, b.String(), err)
+		if err := r.WriteRange(t.Context(), &b, 0, r.Inode().Size); err != nil || b.String() != body(key, i) {
+			return fmt.Errorf("%s at %s has %d bytes, or others: %w", key, n.cfg.NodeID, b.Len(), err)
 		}
 		return nil
 	}
