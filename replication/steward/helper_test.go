@@ -664,6 +664,13 @@ func (c *cluster) now() *control.State {
 	return s
 }
 
+// must is now, waited for.
+func (c *cluster) must() (s *control.State) {
+	c.t.Helper()
+	c.eventually("the control state", func() bool { s = c.now(); return s != nil })
+	return s
+}
+
 func (c *cluster) do(cmd *control.Command) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -677,7 +684,7 @@ func (c *cluster) do(cmd *control.Command) error {
 // write puts keys into every data partition; what is acknowledged must be there for ever.
 func (c *cluster) write(name string) {
 	c.t.Helper()
-	for p := range object.PartitionID(c.now().Header.Partitions) {
+	for p := range object.PartitionID(c.must().Header.Partitions) {
 		p++
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		from := c.some().process
@@ -734,7 +741,7 @@ func (c *cluster) settled(n int) bool {
 // check compares the data of all replicas with what was acknowledged.
 func (c *cluster) check() {
 	c.t.Helper()
-	s := c.now()
+	s := c.must()
 	for p, keys := range c.acked {
 		for _, r := range s.Partitions[p].Replicas {
 			at := c.find(string(r.ID.Node)).replica(p)
