@@ -31,7 +31,8 @@ const (
 	// DefaultProposeWait is how long one attempt at a proposal may take before its
 	// outcome counts as unknown.
 	DefaultProposeWait = 10 * time.Second
-	// DefaultRepeatWait is the same for a proposal that may be repeated.
+	// DefaultRepeatWait is the same for the first attempt at a proposal that may be
+	// repeated; it doubles with each, up to ProposeWait.
 	DefaultRepeatWait = 3 * time.Second
 )
 

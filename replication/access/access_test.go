@@ -44,13 +44,13 @@ func TestLarge(t *testing.T) {
 	for _, n := range []*node{c.all[0], c.all[3]} {
 		big := &namespace.Command{Put: &namespace.Put{Dir: object.RootInode, Name: "big", Node: object.Inode{Type: object.TypeRegular,
 			Meta: map[string]string{"k": string(bytes.Repeat([]byte{'x'}, 500<<10))}}}}
-		r := c.must(n.do(within(t, 20*time.Second), big))
+		r := c.must(n.again(within(t, time.Minute), big))
 		if len(r.Inode.Meta["k"]) != 500<<10 {
 			t.Errorf("%s: a result of %d bytes", n.id, len(r.Inode.Meta["k"]))
 		}
 		// Too large for the store: it comes to a refusal by the machine.
 		big.Put.Node.Meta["k"] = string(bytes.Repeat([]byte{'x'}, 2*pieceBytes+1000))
-		r, err := n.do(within(t, 20*time.Second), big)
+		r, err := n.again(within(t, time.Minute), big)
 		must(t, err)
 		wantKind(t, "what does not fit the store", r.Err(), object.KindTooLarge)
 		_, err = n.Propose(t.Context(), part, make([]byte, group.MaxEntry+1))

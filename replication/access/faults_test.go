@@ -2,6 +2,7 @@ package access
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -86,14 +87,14 @@ func TestOneLinkCut(t *testing.T) {
 		c.proxies[[2]string{"a", n.id}].setCut(true)
 	}
 	for i, n := range []*node{c.all[1], c.all[3], c.all[0]} {
-		c.must(n.do(within(t, 15*time.Second), write(id, uint64(i+5))))
-		if got, err := n.read(within(t, 15*time.Second), id); got != uint64(i+5) || err != nil {
+		c.must(n.again(within(t, time.Minute), write(id, uint64(i+5))))
+		if got, err := n.read(within(t, time.Minute), id); got != uint64(i+5) || err != nil {
 			t.Errorf("%s read %d: %v", n.id, got, err)
 		}
 	}
 	// A large one, in pieces, is relayed too.
 	big := &namespace.Command{Put: &namespace.Put{Dir: object.RootInode, Name: "big", Node: object.Inode{Meta: map[string]string{"k": string(make([]byte, pieceBytes))}}}}
-	r, err := c.all[1].do(within(t, 15*time.Second), big)
+	r, err := c.all[1].again(within(t, time.Minute), big)
 	must(t, err)
 	wantKind(t, "what does not fit the store", r.Err(), object.KindTooLarge)
 }
@@ -103,10 +104,10 @@ func TestKilled(t *testing.T) {
 	t.Parallel()
 	c := start(t)
 	id := c.file("f")
-	c.must(c.all[3].do(within(t, 10*time.Second), write(id, 1)))
+	c.must(c.all[3].again(within(t, time.Minute), write(id, 1)))
 	c.all[0].stop()
 	for i, n := range c.others(c.all[0]) {
-		c.must(n.do(within(t, 15*time.Second), write(id, uint64(i+2))))
+		c.must(n.again(within(t, time.Minute), write(id, uint64(i+2))))
 	}
 	c.all[1].stop()
 	for _, n := range []*node{c.all[2], c.all[3]} {
@@ -120,5 +121,34 @@ func TestKilled(t *testing.T) {
 		if got, err := n.read(within(t, 20*time.Second), id); got != 4 || err != nil {
 			t.Errorf("%s read %d: %v", n.id, got, err)
 		}
+	}
+}
+
+// TestSlowLeader: a leader that needs longer than one attempt waits is not asked for
+// the same over and over: later attempts wait longer.
+func TestSlowLeader(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	id := c.file("f")
+	a, b := c.all[0], c.all[1]
+	b.stop()
+	c.wait, c.longest = 30*time.Millisecond, 20*time.Second
+	b.open()
+	var asked atomic.Int32
+	slow := func([]byte) error {
+		asked.Add(1)
+		time.Sleep(300 * time.Millisecond) // the leader's pace
+		return nil
+	}
+	a.check.Store(&slow)
+	c.whileLeading(a, func() error {
+		_, err := b.again(within(t, 30*time.Second), write(id, 9))
+		return err
+	})
+	if n := asked.Load(); n > 20 {
+		t.Errorf("it was asked %d times", n)
+	}
+	if got, err := b.read(within(t, 20*time.Second), id); got != 9 || err != nil {
+		t.Errorf("read %d: %v", got, err)
 	}
 }

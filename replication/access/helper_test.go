@@ -147,6 +147,7 @@ type cluster struct {
 	places  []Place
 	step    time.Duration // ReadWait
 	wait    time.Duration // ProposeWait and RepeatWait
+	longest time.Duration // ProposeWait, when it is more
 }
 
 func must(t testing.TB, err error) {
@@ -233,7 +234,7 @@ func (n *node) open() {
 	if n.id != "d" {
 		n.openReplica()
 	}
-	n.Partitions, err = New(Config{Self: n.id, Transport: n.wire, Logger: testLog(), ReadWait: n.c.step, ProposeWait: n.c.wait, RepeatWait: n.c.wait,
+	n.Partitions, err = New(Config{Self: n.id, Transport: n.wire, Logger: testLog(), ReadWait: n.c.step, ProposeWait: max(n.c.wait, n.c.longest), RepeatWait: n.c.wait,
 		Check: func(_ context.Context, _ object.PartitionID, entry []byte) error {
 			if f := n.check.Load(); f != nil {
 				return (*f)(entry)
@@ -374,6 +375,13 @@ func encode(t testing.TB, cmd *namespace.Command) []byte {
 func (n *node) do(ctx context.Context, cmd *namespace.Command) (*namespace.Result, error) {
 	n.c.t.Helper()
 	return n.Propose(ctx, part, encode(n.c.t, cmd))
+}
+
+// again is do for what may be done twice: on a busy machine a leader is deposed now
+// and then with the entry in its log.
+func (n *node) again(ctx context.Context, cmd *namespace.Command) (*namespace.Result, error) {
+	n.c.t.Helper()
+	return n.ProposeRepeatable(ctx, part, encode(n.c.t, cmd))
 }
 
 // file makes a file of the root directory.

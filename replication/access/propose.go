@@ -57,6 +57,8 @@ func (p *Partitions) propose(ctx context.Context, id object.PartitionID, data []
 				return nil, o.err
 			}
 			unknown = o.err
+			// It may only be slow, and each attempt is one more entry for it.
+			wait = min(2*wait, max(wait, p.cfg.ProposeWait))
 		case stateFinal:
 			if unknown != nil { // an earlier attempt may still be applied
 				return nil, unknownFor(pt, o.err)

@@ -153,12 +153,14 @@ func (s *Store) deliver(ctx context.Context, l *load) (Chunk, error) {
 		var c Chunk
 		var failures []failure
 		if !l.scheme.Coded() && place.alone(s.o.Self) {
-			c, err = s.putAlone(ctx, l, place.since)
-			failures = []failure{{s.o.Self, err}}
+			if c, err = s.putAlone(ctx, l, place.since); err != nil {
+				failures = []failure{{s.o.Self, err}}
+			}
 		} else {
 			p := &put{s: s, l: l, tally: tally, results: make(chan result, len(place.spots))}
-			c, err = p.run(ctx)
-			failures = p.failures
+			if c, err = p.run(ctx); err != nil {
+				failures = p.failures // after a success they are finish's
+			}
 		}
 		if !object.IsKind(err, object.KindStale) {
 			return c, err

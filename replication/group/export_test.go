@@ -40,7 +40,7 @@ func (g *Group) Barrier() (term uint64) { return g.barrier(g.now()) }
 
 // SettleLater makes a change of members of a term hang in raft's queue, until done is called.
 func (g *Group) SettleLater(ctx context.Context, term uint64) (done func(), err error) {
-	if err := g.changing.take(ctx); err != nil {
+	if err := g.turnTo(ctx); err != nil {
 		return nil, err
 	}
 	g.changing.term.Store(term)

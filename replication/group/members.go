@@ -59,7 +59,7 @@ func (g *Group) Observe(ctx context.Context) (Observation, error) {
 		if err := g.Read(ctx); err != nil {
 			return Observation{}, err
 		}
-		if err := g.changing.take(ctx); err != nil {
+		if err := g.turnTo(ctx); err != nil {
 			return Observation{}, err
 		}
 		o, ok := g.observe()
@@ -220,7 +220,7 @@ func (g *Group) change(ctx context.Context, what string, on Basis, start func(*r
 	if err := g.mayLead(); err != nil {
 		return err
 	}
-	if err := g.changing.take(ctx); err != nil {
+	if err := g.turnTo(ctx); err != nil {
 		return err
 	}
 	// Until it is settled this replica wins no later term, where raft, which
@@ -241,23 +241,27 @@ func (g *Group) otherBasis(on Basis) error {
 	return object.Errorf(object.KindConflict, "partition %d: this was decided in term %d on the members of entry %d, which have changed; look again", g.cfg.ID, on.Term, on.Config)
 }
 
+// turnTo waits until no change of members is under way, and lets none begin until
+// changing.give.
+func (g *Group) turnTo(ctx context.Context) error {
+	select {
+	case g.changing.token <- struct{}{}:
+		return nil
+	case <-g.stopped:
+		return g.err()
+	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return &object.Error{Kind: object.KindCanceled, Err: ctx.Err()}
+		}
+		return object.Errorf(object.KindOverload, "another change of members of partition %d is under way; try again: %w", g.cfg.ID, ctx.Err())
+	}
+}
+
 // turn is whose change of members it is; the channel holds a token while one is
 // under way, whether anyone still waits for it or not.
 type turn struct {
 	token chan struct{}
 	term  atomic.Uint64 // in which it was decided; 0: none is under way
-}
-
-func (t *turn) take(ctx context.Context) error {
-	select {
-	case t.token <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		if errors.Is(ctx.Err(), context.Canceled) {
-			return &object.Error{Kind: object.KindCanceled, Err: ctx.Err()}
-		}
-		return object.Errorf(object.KindOverload, "another change of the group's members is under way; try again: %w", ctx.Err())
-	}
 }
 
 func (t *turn) give() {

@@ -131,4 +131,17 @@ func TestNothingIsOutstanding(t *testing.T) {
 		_, err := lead.Observe(within(t, time.Second))
 		return err == nil || !won()
 	})
+
+	// One that raft never settles holds nobody up when the group stops.
+	_, err = lead.SettleLater(t.Context(), seen.Term)
+	must(t, err)
+	told := make(chan error, 1)
+	go func() { _, err := lead.Observe(t.Context()); told <- err }()
+	must(t, lead.Close())
+	select {
+	case err := <-told:
+		wantKind(t, "a stopped group", err, object.KindUnavailable)
+	case <-time.After(20 * time.Second):
+		t.Error("it waits for a change that nobody makes")
+	}
 }

@@ -87,7 +87,7 @@ func TestLostLog(t *testing.T) {
 	c.eventually("three voters", func() bool { return c.settled(3) })
 	for _, more := range []string{"", "node/REPLICAS"} {
 		c.write("before" + more)
-		before := generations(c.now(), "c")
+		before := generations(c.must(), "c")
 		n.stop()
 		for _, dir := range []string{"wal", "meta", "groups"} {
 			must(t, os.RemoveAll(filepath.Join(n.dir, dir)))
@@ -134,7 +134,7 @@ func TestWiped(t *testing.T) {
 	n.up()
 	c.eventually("three voters", func() bool { return c.settled(3) })
 	c.write("before")
-	before := generations(c.now(), "c")
+	before := generations(c.must(), "c")
 	n.stop()
 	n.dir, n.store = t.TempDir(), unique()
 	n.open()
@@ -176,7 +176,7 @@ func TestAddressChange(t *testing.T) {
 	c.eventually("everything as planned", func() bool { return c.settled(3) })
 	c.write("after")
 	c.check()
-	if s := c.now(); s.Node("b").Peer != b.addr || s.Node("c").Peer != d.addr || slices.Contains(old, b.addr) {
+	if s := c.must(); s.Node("b").Peer != b.addr || s.Node("c").Peer != d.addr || slices.Contains(old, b.addr) {
 		t.Errorf("b is said to be at %s, c at %s", s.Node("b").Peer, s.Node("c").Peer)
 	}
 	// Without a, the two have to find each other.

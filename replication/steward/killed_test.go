@@ -26,8 +26,9 @@ var steps = []struct {
 // TestKilledAtEachStep moves replicas to and fro, and kills whoever comes to a step;
 // the node starts again, and everything ends as planned with nothing lost.
 func TestKilledAtEachStep(t *testing.T) {
+	t.Parallel()
 	const clusters = 3
-	every := need.Size(3, 1) // three clusters at once, of which each takes a third of these steps
+	every := need.Size(4, 1) // three clusters at once, of which each takes a third of these steps
 	for k := range clusters {
 		t.Run(fmt.Sprint(k), func(t *testing.T) {
 			t.Parallel()

@@ -20,7 +20,7 @@ const (
 	// stateFor bounds the reading of the control state.
 	stateFor = 5 * time.Second
 	// confirmFor bounds a look at a group, for which a majority must confirm that this node leads.
-	confirmFor = time.Second
+	confirmFor = 3 * time.Second
 )
 
 // loop runs rounds until the steward is closed.
