@@ -32,7 +32,6 @@ func (n *Node) background() {
 	n.goWork(n.compactor)
 	n.goWork(n.spaceWatcher)
 	n.goWork(n.auditor)
-	n.goWork(n.watchLog)
 	n.goWork(n.scrubber)
 	n.goWork(n.mender)
 	n.goWork(func() { n.copies.Run(n.ctx) })
@@ -52,6 +51,7 @@ func (n *Node) watchLog() {
 	case <-n.ctx.Done():
 	case <-n.wal.Failed():
 		n.log.Error("the write-ahead log failed: this node serves no longer; check the disk and restart it", "err", n.wal.Err())
+		_ = n.hopeless(object.Errorf(object.KindUnavailable, "the write-ahead log failed: check the disk, then restart: %w", n.wal.Err()))
 		for _, p := range n.parts {
 			if r := p.here.Load(); r != nil {
 				r.group.Fail(n.wal.Err())

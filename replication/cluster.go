@@ -74,6 +74,7 @@ func (n *Node) openCluster(ctx context.Context) error {
 	ctx, n.stopOpening = context.WithCancel(ctx)
 	defer n.stopOpening()
 	n.goWork(n.mapKeeper)
+	n.goWork(n.watchLog)
 	if err := n.enter(ctx); err != nil {
 		n.whyMu.Lock()
 		defer n.whyMu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/skshohagmiah/bucketdb/replication/steward"
 	"github.com/skshohagmiah/bucketdb/replication/wal"
 	"github.com/skshohagmiah/bucketdb/storage/meta"
 	"github.com/skshohagmiah/bucketdb/storage/object"
@@ -61,11 +62,15 @@ func (n *Node) openLayout() error {
 	if err != nil {
 		return err
 	}
-	if s.store == nil {
+	fresh := s.store == nil
+	if fresh {
 		s.store = &layout{Version: layoutVersion, Store: newUploadID().String(), Partitions: n.cfg.Partitions, Node: n.cfg.NodeID}
 	}
-	if s.store.Cluster == "" && (len(n.cfg.Join) == 0 || len(s.unclaimed) == 0) { // new, or made before stores named their cluster
-		s.store.Cluster = newUploadID().String()
+	if s.store.Cluster == "" && s.identity == nil && len(n.cfg.Join) == 0 {
+		s.store.Cluster = newUploadID().String() // the one that it will found
+		fresh = true
+	}
+	if fresh {
 		if err := writeLayout(n.cfg.FS, n.cfg.MetadataPath, s.store); err != nil {
 			return err
 		}
@@ -105,8 +110,9 @@ func makeDir(f vfs.FS, dir string) error {
 
 // survey is what the directories of a node say about themselves.
 type survey struct {
-	store     *layout  // nil: there is no store yet
-	unclaimed []string // storage paths that belong to no store
+	store     *layout           // nil: there is no store yet
+	identity  *steward.Identity // nil: it is of no cluster yet
+	unclaimed []string          // storage paths that belong to no store
 }
 
 // survey refuses directories that this program or this configuration must not
@@ -133,6 +139,12 @@ func (n *Node) survey() (s survey, err error) {
 		return s, object.Errorf(object.KindCorrupt, "%s holds a log but no %s: restore that file, or start on empty directories", n.cfg.MetadataPath, layoutName)
 	}
 	if err := n.checkStore(s.store); err != nil {
+		return s, err
+	}
+	if s.identity, err = steward.LoadIdentity(n.cfg.FS, n.cfg.MetadataPath); err != nil {
+		return s, err
+	}
+	if err := n.checkCluster(s.store, s.identity); err != nil {
 		return s, err
 	}
 	return s, n.checkOwners(s.store, owners)
@@ -167,6 +179,17 @@ func (n *Node) checkStore(store *layout) error {
 	case store.Node != "" && store.Node != n.cfg.NodeID:
 		return object.Errorf(object.KindInvalid, "the store in %s is that of node %s, not %s: its votes are given under that name; start with -id %s",
 			n.cfg.MetadataPath, store.Node, n.cfg.NodeID, store.Node)
+	}
+	return nil
+}
+
+// checkCluster compares what the store was made for with what it belongs to.
+func (n *Node) checkCluster(store *layout, id *steward.Identity) error {
+	if store == nil || store.Cluster == "" || id == nil {
+		return nil
+	}
+	if c, err := object.ParseUploadID(store.Cluster); err != nil || c != object.UploadID(id.Cluster) {
+		return object.Errorf(object.KindCorrupt, "in %s, %s names cluster %s, the rest %x: restore the metadata path as a whole from a backup", n.cfg.MetadataPath, layoutName, store.Cluster, id.Cluster)
 	}
 	return nil
 }
