@@ -81,11 +81,13 @@ func (g *Group) newRaft(i *instance) (*raft.Raft, error) {
 	}()
 	select {
 	case <-made:
-		return r, err
+		if r != nil || err != nil {
+			return r, err
+		} // it was stuck, and has ended
 	case <-g.stuck:
 	}
 	go func() { // if it was another goroutine that is stuck
-		if <-made; err == nil {
+		if <-made; r != nil {
 			r.Shutdown()
 		}
 	}()

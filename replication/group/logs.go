@@ -2,6 +2,7 @@ package group
 
 import (
 	"errors"
+	"runtime"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -105,7 +106,10 @@ func (g *Group) park(err error) {
 	g.hang()
 }
 
+// hang keeps a goroutine of raft from going on. Once the group has stopped it ends: it
+// would hold on to all that the group had.
 func (g *Group) hang() {
 	g.stuckOnce.Do(func() { close(g.stuck) })
-	select {}
+	<-g.stopped
+	runtime.Goexit()
 }

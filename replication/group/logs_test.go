@@ -1,7 +1,9 @@
 package group
 
 import (
+	"bytes"
 	"fmt"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -84,4 +86,9 @@ func TestHoleInTheLog(t *testing.T) {
 		t.Errorf("Read: %v", err)
 	}
 	n.close(t)
+	// A goroutine that cannot go on must not hold on to a node that is closed.
+	poll(t, "what was stuck to end", func() bool {
+		stacks := make([]byte, 16<<20)
+		return !bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("group.(*Group).hang"))
+	})
 }
