@@ -20,6 +20,12 @@ import (
 func nodeOf(t *testing.T, parts int) (*Node, context.Context) {
 	cfg := testConfig(t)
 	cfg.Partitions = parts
+	return nodeWith(t, cfg)
+}
+
+// nodeWith is a node with the bucket "box".
+func nodeWith(t *testing.T, cfg Config) (*Node, context.Context) {
+	t.Helper()
 	n := openNode(t, cfg)
 	if _, err := n.CreateBucket(t.Context(), "box", "me"); err != nil {
 		t.Fatal(err)
@@ -184,7 +190,9 @@ func TestOpenOfAReplacedInode(t *testing.T) {
 
 // An unlinked file that is open gets its content after the unlink.
 func TestTmpfileLeavesNothing(t *testing.T) {
-	n, ctx := nodeOf(t, 2)
+	cfg := testConfig(t)
+	cfg.Partitions, cfg.LeasePeriod = 2, 3*time.Second // a hold must outlast a machine that stands still
+	n, ctx := nodeWith(t, cfg)
 	d := mkdirs(t, n, "a")
 	f := newFile(t, n, d, "tmp", "x")
 	s := newUploadID()
