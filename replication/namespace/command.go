@@ -115,7 +115,7 @@ type Restaged struct {
 // a token makes the second do nothing, or it only ends, settles or tells something.
 func (c *Command) Repeatable() bool {
 	return c.Token != nil || c.RefuseTx != nil || c.Finish != nil || c.Init != nil || c.RaiseEpoch != nil || c.EndSession != nil ||
-		c.Control != nil || c.Unstage != nil || c.Reclaim != nil || c.Released != nil || c.Refuse != nil || c.EndUpload != nil
+		c.Control != nil || c.Unstage != nil || c.Reclaim != nil || c.Released != nil || c.Refuse != nil
 }
 
 // Grows reports whether the command is a client's that makes the metadata

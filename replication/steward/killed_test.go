@@ -75,7 +75,7 @@ func TestFoundingKilled(t *testing.T) {
 		after int
 	}{
 		{"write steward.identity", 0}, {"rename CLUSTER.json", 0}, {"renamed CLUSTER.json", 0}, {"renamed REPLICAS", 0}, {"opened", 0}, {"opened", 1}, {"renamed REPLICAS", 1},
-		{"renamed REPLICAS", 2}, {"rename CLUSTER.json", 1}, {"renamed CLUSTER.json", 1},
+		{"rename CLUSTER.json", 1}, {"renamed CLUSTER.json", 1},
 	} {
 		c := newCluster(t)
 		a := c.node("a")

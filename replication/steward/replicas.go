@@ -181,26 +181,27 @@ func (r *replicas) begin(ctx context.Context, p object.PartitionID, generation u
 	return r.rec.set(p, generation, lifeLive)
 }
 
-// bootstrap opens generation 0 of every partition.
+// bootstrap opens generation 0 of every partition, then records them all at once.
 func (r *replicas) bootstrap(ctx context.Context, partitions int) error {
+	live := map[object.PartitionID]record{}
 	for p := range object.PartitionID(partitions + 1) {
 		end, err := r.take(ctx, p)
 		if err != nil {
 			return err
 		}
-		how := Bootstrap
-		if r.rec.get(p).Life == lifeLive {
-			how = Resume
-		}
-		if rec := r.rec.get(p); rec.Generation == 0 && (rec.Life == lifeJoining || rec.Life == lifeLive) {
-			err = r.begin(ctx, p, 0, how)
+		switch rec := r.rec.get(p); {
+		case rec.Generation != 0:
+		case rec.Life == lifeJoining:
+			err, live[p] = r.start(ctx, p, 0, Bootstrap), record{0, lifeLive}
+		case rec.Life == lifeLive:
+			err = r.start(ctx, p, 0, Resume)
 		}
 		end()
 		if err != nil {
 			return err
 		}
 	}
-	return nil
+	return r.rec.put(live)
 }
 
 // create makes the replica that the map gives this node. Errors: KindStale: that
