@@ -3,6 +3,8 @@ package replication
 import (
 	"context"
 	"errors"
+	"io/fs"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -95,6 +97,9 @@ func (n *Node) enter(ctx context.Context) error {
 	}
 	switch {
 	case n.steward.Joined():
+		if err := n.checkRecords(); err != nil {
+			return err
+		}
 	case len(n.cfg.Join) > 0:
 		if err := n.steward.Join(ctx, n.cfg.Join); err != nil {
 			return err
@@ -115,6 +120,20 @@ func (n *Node) enter(ctx context.Context) error {
 		return err
 	}
 	return n.settleIn(ctx)
+}
+
+// checkRecords refuses to wait for others where there are none: the only node of a
+// cluster without its replica records would ask for ever who it is.
+func (n *Node) checkRecords() error {
+	if !n.alone.Load() {
+		return nil
+	}
+	_, err := n.cfg.FS.Stat(opLayoutRead, filepath.Join(n.cfg.MetadataPath, steward.RecordsName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return object.Errorf(object.KindCorrupt, "%s has lost its file %s: restore it from a backup, or remove %s as well and start again; this node is the only one of its cluster, and nothing is lost by that",
+			n.cfg.MetadataPath, steward.RecordsName, steward.IdentityName)
+	}
+	return err
 }
 
 // settleIn waits until this node has the map, and, of partitions that have no other
@@ -260,6 +279,9 @@ func (n *Node) propose0(ctx context.Context, c *control.Command) (*control.Resul
 	r, err := n.propose(ctx, object.Control, &namespace.Command{Control: data})
 	switch {
 	case err != nil:
+		if here := n.parts[object.Control].here.Load(); here != nil && here.group.Failure() != nil {
+			return nil, n.hopeless(here.group.Failure())
+		}
 		return nil, err
 	case r.Control == nil: // refused before it came to the control state
 		return nil, r.Err()

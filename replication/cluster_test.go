@@ -1,10 +1,16 @@
 package replication
 
 import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/skshohagmiah/bucketdb/replication/control"
+	"github.com/skshohagmiah/bucketdb/replication/steward"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 	"github.com/skshohagmiah/bucketdb/storage/vfs"
 )
@@ -74,4 +80,78 @@ func TestOtherClustersLayout(t *testing.T) {
 			_ = n.Close()
 		}
 	}
+}
+
+// TestRecordsAreGone: the only node of a cluster says what to do, rather than wait
+// for others to tell it; what it says brings everything back.
+func TestRecordsAreGone(t *testing.T) {
+	cfg := testConfig(t)
+	n, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.CreateBucket(t.Context(), "box", "me"); err != nil {
+		t.Fatal(err)
+	}
+	mustPut(t, n, "a/b", []byte("hello"))
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	remove := func(name string) {
+		t.Helper()
+		if err := os.Remove(filepath.Join(cfg.MetadataPath, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove(steward.RecordsName)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	_, err = Open(ctx, cfg)
+	if wantKind(t, err, object.KindCorrupt); !strings.Contains(err.Error(), steward.IdentityName) {
+		t.Errorf("no way out is named: %v", err)
+	}
+	remove(steward.IdentityName)
+	n = openNode(t, cfg)
+	if got := mustGet(t, n, "a/b"); string(got) != "hello" {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestControlGroupFailsWhileOpening: a node alone does not wait for what will not come.
+func TestControlGroupFailsWhileOpening(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.opened = func(r *replica) {
+		if r.group.ID() == object.Control {
+			r.group.Fail(errors.New("its state cannot be stored (test)"))
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	n, err := Open(ctx, cfg)
+	if err == nil {
+		_ = n.Close()
+	}
+	if wantKind(t, err, object.KindUnavailable); ctx.Err() != nil || !strings.Contains(err.Error(), "(test)") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestFoundedStoreDoesNotJoin: its replicas are those of another cluster.
+func TestFoundedStoreDoesNotJoin(t *testing.T) {
+	cfg := testConfig(t)
+	n, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(cfg.MetadataPath, steward.IdentityName)); err != nil {
+		t.Fatal(err)
+	}
+	cfg.API, cfg.Peer, cfg.Join = "127.0.0.1:1", freeAddress(t), []string{freeAddress(t)}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	_, err = Open(ctx, cfg)
+	wantKind(t, err, object.KindExists)
 }

@@ -66,8 +66,12 @@ func (n *Node) openLayout() error {
 	if fresh {
 		s.store = &layout{Version: layoutVersion, Store: newUploadID().String(), Partitions: n.cfg.Partitions, Node: n.cfg.NodeID}
 	}
-	if s.store.Cluster == "" && s.identity == nil && len(n.cfg.Join) == 0 {
+	switch founds := s.identity == nil && len(n.cfg.Join) == 0; {
+	case founds && s.store.Cluster == "":
 		s.store.Cluster = newUploadID().String() // the one that it will found
+		fresh = true
+	case !founds && s.identity == nil && s.store.Cluster != "":
+		s.store.Cluster = "" // it was about to, and joins another after all
 		fresh = true
 	}
 	if fresh {
@@ -146,6 +150,9 @@ func (n *Node) survey() (s survey, err error) {
 	}
 	if err := n.checkCluster(s.store, s.identity); err != nil {
 		return s, err
+	}
+	if logErr == nil && len(entries) > 0 && s.store.Cluster != "" && s.identity == nil && len(n.cfg.Join) > 0 {
+		return s, object.Errorf(object.KindExists, "the store in %s was made for a cluster of its own: start it without joining another, or join with empty directories", n.cfg.MetadataPath)
 	}
 	return s, n.checkOwners(s.store, owners)
 }

@@ -63,6 +63,8 @@ type Config struct {
 	// walSegment is the length of a log segment; in tests, to have many. memTable is
 	// the size of the metadata's memtables: large ones take the race detector long.
 	walSegment, memTable int64
+	// opened, in tests, gets each replica that was opened.
+	opened func(*replica)
 	// net is how chunks get to other nodes; nil: there are none.
 	net *chunkNet
 }
@@ -146,6 +148,8 @@ type Node struct {
 	ctx    context.Context // ends when the node closes
 	cancel context.CancelFunc
 	work   sync.WaitGroup
+	// opening are groups that are being opened, some of them given up.
+	opening sync.WaitGroup
 	// step, in tests, is asked before each entry: an error is a coordinator that vanished.
 	step    atomic.Pointer[func() error]
 	full    atomic.Bool // the metadata's disk is down to its reserve
@@ -244,7 +248,9 @@ func (n *Node) openGroup(ctx context.Context, cfg group.Config) (*group.Group, e
 		err error
 	}
 	done := make(chan opened, 1)
+	n.opening.Add(1)
 	go func() {
+		defer n.opening.Done()
 		var o opened
 		defer func() {
 			if p := recover(); p != nil {
@@ -263,12 +269,32 @@ func (n *Node) openGroup(ctx context.Context, cfg group.Config) (*group.Group, e
 	case <-n.wal.Failed():
 		err = object.Errorf(object.KindUnavailable, "partition %d did not start, the log failed: check the disk, then restart: %w", cfg.ID, n.wal.Err())
 	}
+	n.opening.Add(1)
 	go func() {
+		defer n.opening.Done()
 		if o := <-done; o.g != nil { // too late
 			_ = o.g.Close()
 		}
 	}()
 	return nil, err
+}
+
+// openingWait is how long a node that closes waits for groups whose opening it has
+// given up: on a disk that hangs they never end.
+const openingWait = 5 * time.Second
+
+// awaitOpenings waits until nothing opens a group any more: it would go on on stores
+// that are closed.
+func (n *Node) awaitOpenings() {
+	over := make(chan struct{})
+	go func() {
+		n.opening.Wait()
+		close(over)
+	}()
+	select {
+	case <-over:
+	case <-time.After(openingWait):
+	}
 }
 
 // Ready is nil when the node serves requests.
@@ -295,6 +321,7 @@ func (n *Node) shutdown() error {
 		n.hub.close()
 	}
 	errs = append(errs, n.leaveCluster())
+	n.awaitOpenings()
 	// The metadata first: it marks itself clean only when everything is in its
 	// tables, and the WAL must still have what is not.
 	if n.copies != nil {

@@ -91,6 +91,9 @@ func (h host) open(ctx context.Context, id object.PartitionID, name control.Repl
 		return nil, errors.Join(err, r.group.Close())
 	}
 	p.here.Store(r)
+	if n.cfg.opened != nil {
+		n.cfg.opened(r)
+	}
 	if id == object.Control {
 		n.mapChanged()
 	}

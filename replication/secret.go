@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/skshohagmiah/bucketdb/replication/steward"
 	"github.com/skshohagmiah/bucketdb/replication/transport"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 	"github.com/skshohagmiah/bucketdb/storage/vfs"
@@ -23,10 +24,14 @@ const (
 func (n *Node) openSecret() error {
 	path := filepath.Join(n.cfg.MetadataPath, secretName)
 	text, err := readStart(n.cfg.FS, opSecretRead, path, secretLimit)
-	switch {
+	if err != nil {
+		return err
+	}
+	id, err := steward.LoadIdentity(n.cfg.FS, n.cfg.MetadataPath)
+	switch joins := id == nil && len(n.cfg.Join) > 0 && n.cfg.Secret != ""; {
 	case err != nil:
 		return err
-	case text == nil:
+	case text == nil, joins: // a start that did not come to an end may have made one
 		if n.secret = transport.NewSecret(); n.cfg.Secret != "" {
 			if n.secret, err = transport.ParseSecret(n.cfg.Secret); err != nil {
 				return err

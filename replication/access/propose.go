@@ -70,7 +70,10 @@ func (p *Partitions) propose(ctx context.Context, id object.PartitionID, data []
 			if o.err != nil {
 				refused = o.err
 			}
-			if err := p.broken(pt); err != nil && unknown == nil {
+			if err := p.broken(pt); err != nil {
+				if unknown != nil { // after a restart it may be in the log
+					return nil, unknownFor(pt, err)
+				}
 				return nil, err
 			}
 		}

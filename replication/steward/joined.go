@@ -24,7 +24,8 @@ type Identity struct {
 }
 
 const (
-	identityName    = "CLUSTER.json"
+	// IdentityName is the file that says which cluster the store belongs to.
+	IdentityName    = "CLUSTER.json"
 	identityVersion = 1
 	maxIdentity     = 1 << 20
 )
@@ -44,7 +45,7 @@ type identityFile struct {
 // LoadIdentity reads what this store knows of its cluster: nil when it belongs to
 // none yet. KindCorrupt, KindVersion: the file cannot be used.
 func LoadIdentity(fsys vfs.FS, dir string) (*Identity, error) {
-	name := filepath.Join(dir, identityName)
+	name := filepath.Join(dir, IdentityName)
 	b, err := readFile(fsys, opIdentity, name, maxIdentity)
 	if err != nil || b == nil {
 		return nil, err
@@ -74,7 +75,7 @@ func (id *Identity) save(fsys vfs.FS, dir string) error {
 	if err := makeDir(fsys, dir); err != nil {
 		return err
 	}
-	return replaceFile(fsys, opIdentity, filepath.Join(dir, identityName), append(b, '\n'))
+	return replaceFile(fsys, opIdentity, filepath.Join(dir, IdentityName), append(b, '\n'))
 }
 
 func decodeIdentity(b []byte) (*Identity, error) {

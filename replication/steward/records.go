@@ -50,7 +50,8 @@ type record struct {
 }
 
 const (
-	recordsName  = "REPLICAS"
+	// RecordsName is the file of the replica records.
+	RecordsName  = "REPLICAS"
 	recordsMagic = "bdbR\x01" // and the format
 	// maxRecordsFile bounds what is read: every partition, with the longest numbers.
 	maxRecordsFile = 1 << 20
@@ -68,7 +69,7 @@ type records struct {
 // openRecords reads the file; none is no records. KindCorrupt when it is damaged,
 // KindVersion when a later program wrote it.
 func openRecords(fsys vfs.FS, dir string) (*records, error) {
-	r := &records{fs: fsys, name: filepath.Join(dir, recordsName), m: map[object.PartitionID]record{}}
+	r := &records{fs: fsys, name: filepath.Join(dir, RecordsName), m: map[object.PartitionID]record{}}
 	b, err := readFile(fsys, opRecords, r.name, maxRecordsFile)
 	if err != nil || b == nil {
 		return r, err
@@ -127,7 +128,7 @@ func encodeRecords(m map[object.PartitionID]record) []byte {
 func decodeRecords(b []byte) (map[object.PartitionID]record, error) {
 	damaged := func(what string) error {
 		return object.Errorf(object.KindCorrupt, "the replica records are damaged (%s): restore the file from a backup of this very store, "+
-			"or remove it: then all replicas of this node count as lost, and the cluster makes new ones", what)
+			"or remove it: then all replicas of this node count as lost, and the others make new ones; where there are no other nodes, remove "+IdentityName+" as well: nothing is lost by that", what)
 	}
 	const magic = len(recordsMagic) - 1
 	if len(b) < len(recordsMagic)+4 || string(b[:magic]) != recordsMagic[:magic] {

@@ -259,7 +259,7 @@ func TestLosses(t *testing.T) {
 	wantKind(t, "making it anew", r.create(ctx, 1, 5), object.KindStale)
 
 	// The records go, too: the map tells, and a Create that comes late changes nothing.
-	must(t, disk.Remove("x", "/node/"+recordsName))
+	must(t, disk.Remove("x", "/node/"+RecordsName))
 	r, err = openReplicas(t, disk, h, func() *control.State { return st })
 	must(t, err)
 	st = stateOf(replicaN(5, control.Created))
@@ -298,10 +298,10 @@ func TestDamagedFiles(t *testing.T) {
 	wantKind(t, "a later format", err, object.KindVersion)
 
 	dir := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(dir, identityName), []byte(`{"version": 9}`), 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, IdentityName), []byte(`{"version": 9}`), 0o600))
 	_, err = LoadIdentity(vfs.OS(), dir)
 	wantKind(t, "a later identity", err, object.KindVersion)
-	must(t, os.WriteFile(filepath.Join(dir, identityName), []byte(`{"version": 1}`), 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, IdentityName), []byte(`{"version": 1}`), 0o600))
 	_, err = LoadIdentity(vfs.OS(), dir)
 	wantKind(t, "half an identity", err, object.KindCorrupt)
 	if err == nil || !strings.Contains(err.Error(), "restore") {
