@@ -214,6 +214,21 @@ func (n *Node) callPins(ctx context.Context, node string, method uint16, request
 	return n.pins.HandlePins(ctx, transport.Peer{Node: node}, request)
 }
 
+// leased tries what needs a lease of a partition until it succeeds: who leads may have
+// changed unnoticed, and nobody may lead for a moment.
+func (n *Node) leased(ctx context.Context, p *partition, try func() error) error {
+	err := try()
+	for until := time.Now().Add(time.Duration(n.patience.Load())); object.IsKind(err, object.KindUnavailable) && n.cfg.Peer != "" && ctx.Err() == nil && time.Now().Before(until); {
+		if why := n.access.FindLeader(ctx, p.id); why != nil {
+			if err := pause(ctx, 6); err != nil {
+				return err
+			}
+		}
+		err = try()
+	}
+	return err
+}
+
 // leadsIn is pins.Options.Leads.
 func (n *Node) leadsIn(ctx context.Context, id object.PartitionID) (term uint64, err error) {
 	p, err := n.partition(id)

@@ -496,7 +496,11 @@ func (n *Node) hold(ctx context.Context, session object.UploadID, ino object.Ino
 		return 0, err
 	}
 	for range holdTries {
-		sure, err := p.pins.Hold(ctx, ino, session)
+		var sure bool
+		err := n.leased(ctx, p, func() (err error) {
+			sure, err = p.pins.Hold(ctx, ino, session)
+			return err
+		})
 		if err != nil || sure {
 			return 1, err
 		}
@@ -530,7 +534,11 @@ func errHold(ino object.InodeID) error {
 func (n *Node) holdNameless(ctx context.Context, p *partition, session object.UploadID, inos []object.InodeID) (stale, err error) {
 	for range holdTries {
 		for _, ino := range inos { // from here on once more: the entry takes its time
-			if _, err := p.pins.Hold(ctx, ino, session); err != nil {
+			err := n.leased(ctx, p, func() error {
+				_, err := p.pins.Hold(ctx, ino, session)
+				return err
+			})
+			if err != nil {
 				return stale, err
 			}
 		}

@@ -45,7 +45,11 @@ func (n *Node) OpenInode(ctx context.Context, ino object.InodeID) (*Reader, erro
 	}
 	r := &Reader{n: n, part: p, leased: true}
 	// The pin is there before the state is looked at: nothing can be reclaimed between.
-	if r.pin, err = p.pins.Pin(ctx, ino); err != nil {
+	err = n.leased(ctx, p, func() error {
+		r.pin, err = p.pins.Pin(ctx, ino)
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	err = n.inView(ctx, p.id, func(v *namespace.View) (err error) {

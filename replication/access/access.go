@@ -210,6 +210,20 @@ func (p *Partitions) Leader(id object.PartitionID) (node string, ok bool) {
 	return node, node != ""
 }
 
+// FindLeader asks the partition's replicas who leads it, for Leader. KindUnavailable:
+// nobody does now, or none can be reached.
+func (p *Partitions) FindLeader(ctx context.Context, id object.PartitionID) error {
+	pt, err := p.partition(id)
+	if err != nil {
+		return err
+	}
+	if node, ok := p.Leader(id); ok && node == p.cfg.Self {
+		return nil
+	}
+	_, err = pt.index.get(ctx, func() (uint64, error) { return p.readIndex(pt) })
+	return err
+}
+
 // made finds or makes a partition. mu is held.
 func (p *Partitions) made(id object.PartitionID) *partition {
 	pt := p.parts[id]

@@ -279,3 +279,19 @@ func TestBatches(t *testing.T) {
 	_, err := b.get(ctx, func() (uint64, error) { <-never; return 0, nil })
 	wantKind(t, "a reader who has gone", err, object.KindCanceled)
 }
+
+// TestFindLeader: a node without a replica notices that the leadership moved.
+func TestFindLeader(t *testing.T) {
+	c := start(t)
+	away := c.all[len(c.all)-1]
+	for _, n := range c.all[:3] {
+		c.lead(n)
+		eventually(t, "the leader to be found", func() bool {
+			if away.FindLeader(within(t, 10*time.Second), part) != nil {
+				return false
+			}
+			found, ok := away.Leader(part)
+			return ok && found == n.id
+		})
+	}
+}
