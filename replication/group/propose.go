@@ -35,7 +35,7 @@ func (g *Group) Propose(ctx context.Context, data []byte) (any, error) {
 	if err := g.take(ctx, r); err != nil {
 		return nil, err
 	}
-	done := make(chan outcome, 1)
+	done, slots := make(chan outcome, 1), r.slots
 	// A goroutine of its own, because raft's futures know no context; it holds
 	// the slot until the outcome is there, whether anyone still waits or not.
 	go func() {
@@ -46,7 +46,7 @@ func (g *Group) Propose(ctx context.Context, data []byte) (any, error) {
 			o.result = f.Response()
 		}
 		done <- o
-		<-r.slots
+		<-slots // not r's: raft may never answer once it has stopped, and this must not hold the node then
 	}()
 	select {
 	case o := <-done:
