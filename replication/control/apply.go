@@ -82,7 +82,7 @@ func (s *change) apply(c *Command) *Result {
 	case c.MarkBack != nil:
 		return s.mark(c.MarkBack, false)
 	case c.Configure != nil:
-		return s.configure(c.Configure)
+		return s.configure(c.Configure, c.Was)
 	case c.Plan != nil:
 		return s.plan(c.Plan)
 	case c.Place != nil:
