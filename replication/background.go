@@ -36,6 +36,7 @@ func (n *Node) background() {
 	n.goWork(n.mender)
 	n.goWork(n.comparer)
 	n.goWork(n.dropper)
+	n.goWork(n.secretWatcher)
 	n.goWork(func() { n.copies.Run(n.ctx) })
 	n.goWork(func() { n.pins.Run(n.ctx) })
 }

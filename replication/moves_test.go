@@ -151,7 +151,7 @@ func joinNode(t testing.TB, first *Node, id string) *Node {
 	t.Helper()
 	cfg := memberConfig(t, id)
 	if first != nil {
-		cfg.Join, cfg.Secret = []string{first.cfg.Peer}, first.secret.Reveal()
+		cfg.Join = []string{first.cfg.Peer}
 	}
 	return openMember(t, cfg)
 }
