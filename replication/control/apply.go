@@ -294,7 +294,8 @@ func (s *change) bootstrap(c *Bootstrap) *Result {
 	}
 	b, err := soleTarget(n.ID, c.Partitions).encode()
 	s.put(targetKey(), b, err)
-	if l, err := soleLayout(n.ID, c.Settings.RF, c.Groups); err != nil {
+	data, parity := object.DefaultScheme.Split() // whatever the partitions' RF is: see CLUSTER.md
+	if l, err := soleLayout(n.ID, data+parity, c.Groups); err != nil {
 		s.err = err
 	} else {
 		s.putLayout(l)

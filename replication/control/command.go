@@ -179,6 +179,11 @@ const (
 	Canceled                      // back to the old holders
 )
 
+// String is the step for people.
+func (s GroupStep) String() string {
+	return name([]string{Copying: "copying", Stable: "stable", Canceled: "canceled"}, int(s))
+}
+
 // Advance takes joint groups a step on.
 type Advance struct {
 	Width  int            `cbor:"1,keyasint"`
