@@ -120,7 +120,7 @@ type checked interface {
 	// record, is it being released; is its file there; is its upload under way.
 	known(ctx context.Context, id object.ChunkID) (live, releasing bool, err error)
 	onDisk(id object.ChunkID) (bool, error)
-	writing(object.UploadID) bool
+	writing(context.Context, object.UploadID) (bool, error)
 }
 
 // checkedView is a namespace.View.
@@ -185,7 +185,11 @@ func (c checkedNode) known(ctx context.Context, id object.ChunkID) (live, releas
 }
 
 func (c checkedNode) onDisk(id object.ChunkID) (bool, error) { return c.n.chunks.Has(id) }
-func (c checkedNode) writing(u object.UploadID) bool         { return c.n.active.has(u) }
+
+func (c checkedNode) writing(ctx context.Context, u object.UploadID) (bool, error) {
+	spared, err := c.n.underway(ctx, []object.UploadID{u})
+	return spared[u], err
+}
 
 // checker makes one report. For one goroutine.
 type checker struct {

@@ -75,6 +75,7 @@ func (n *Node) openCluster(ctx context.Context) (err error) {
 	}
 	n.net.HandleHTTP(n.copies.Handler())
 	n.pins.Serve(n.net)
+	n.serveCalls()
 	if n.access, err = access.New(access.Config{Self: n.cfg.NodeID, Transport: n.net, Check: n.admit, Logger: n.log}); err != nil {
 		return err
 	}

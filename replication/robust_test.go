@@ -1,7 +1,11 @@
 package replication
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -12,7 +16,9 @@ import (
 	"time"
 
 	"github.com/skshohagmiah/bucketdb/replication/control"
+	"github.com/skshohagmiah/bucketdb/replication/copies"
 	"github.com/skshohagmiah/bucketdb/replication/steward"
+	"github.com/skshohagmiah/bucketdb/replication/transport"
 	"github.com/skshohagmiah/bucketdb/replication/wal"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 	"github.com/skshohagmiah/bucketdb/storage/vfs"
@@ -225,7 +231,7 @@ func TestStopWarnsOfNothing(t *testing.T) {
 	}
 	second := testConfig(t) // which has the first look closely at what it leads
 	second.NodeID, second.API, second.Peer, second.Logger = "n2", "127.0.0.1:1", freeAddress(t), nil
-	second.Join, second.Secret = []string{cfg.Peer}, n.secret.Reveal()
+	second.Join = []string{cfg.Peer}
 	openNode(t, second)
 	if _, err := n.CreateBucket(t.Context(), "box", "me"); err != nil {
 		t.Fatal(err)
@@ -256,4 +262,140 @@ func TestStopWarnsOfNothing(t *testing.T) {
 	for _, text := range heard.all() {
 		t.Error(text)
 	}
+}
+
+// twoNodes is a cluster of two: the first founded it.
+func twoNodes(t testing.TB, change func(i int, cfg *Config)) (nodes []*Node) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for i := range 2 {
+		cfg := testConfig(t)
+		cfg.NodeID, cfg.API, cfg.Peer = fmt.Sprintf("n%d", i+1), "127.0.0.1:1", freeAddress(t)
+		if i > 0 {
+			cfg.Join = []string{nodes[0].cfg.Peer}
+		}
+		if change != nil {
+			change(i, &cfg)
+		}
+		n, err := Open(ctx, cfg)
+		if err != nil {
+			t.Fatalf("node %d: %v", i+1, err)
+		}
+		t.Cleanup(func() { _ = n.Close() })
+		nodes = append(nodes, n)
+	}
+	if _, err := nodes[0].CreateBucket(t.Context(), "box", "me"); err != nil {
+		t.Fatal(err)
+	}
+	return nodes
+}
+
+// files counts the chunk files of nodes.
+func files(t testing.TB, nodes ...*Node) (list []object.ChunkID) {
+	t.Helper()
+	for _, n := range nodes {
+		owners, err := n.chunks.Partitions()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, owner := range owners {
+			if err := n.chunks.Each(t.Context(), owner, object.ChunkID{}, func(id object.ChunkID) error { list = append(list, id); return nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return list
+}
+
+// TestAuditSparesUploadsElsewhere: an upload in flight at one node survives an audit at
+// the one that keeps its chunks; what nobody uploads any more goes.
+func TestAuditSparesUploadsElsewhere(t *testing.T) {
+	nodes := twoNodes(t, nil)
+	a, b := nodes[0], nodes[1]
+	audit := func() {
+		t.Helper()
+		for _, n := range nodes {
+			if err := n.audit(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	body := randomBytes(3, 300_000)
+	r, w := io.Pipe()
+	put := make(chan error, 1)
+	go func() {
+		_, err := b.Put(context.Background(), "box", "slow", r, PutOptions{Size: int64(len(body))})
+		put <- err
+	}()
+	if _, err := w.Write(body[:200_000]); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "chunks of the upload", func() bool { return len(files(t, nodes...)) > 0 })
+	audit()
+	if len(files(t, nodes...)) == 0 {
+		t.Error("chunks of an upload in flight were dropped")
+	}
+	if _, err := w.Write(body[200_000:]); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(w.Close(), <-put); err != nil {
+		t.Fatal("the upload was refused: ", err)
+	}
+	if got := mustGet(t, a, "slow"); !bytes.Equal(got, body) {
+		t.Errorf("%d bytes", len(got))
+	}
+	kept := len(files(t, nodes...))
+
+	orphan := func(upload object.UploadID) object.ChunkID {
+		t.Helper()
+		id := object.ChunkID{Owner: 3, Upload: upload}
+		if _, err := b.copies.PutPieces(t.Context(), id, copies.SchemeOf(object.DefaultScheme), [][]byte{body[:1000]}, func() {}); err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	orphan(b.newUpload()) // a process that runs, and does not upload it
+	orphan(newUploadID()) // one that has ended
+	own := a.newUpload()  // this one
+	a.active.set(own, true)
+	orphan(own)
+	audit()
+	a.active.set(own, false)
+	if got := len(files(t, nodes...)); got <= kept {
+		t.Error("the audit dropped what its own node uploads")
+	}
+	audit()
+	if got := len(files(t, nodes...)); got != kept {
+		t.Errorf("%d files, want %d", got, kept)
+	}
+	// Who does not answer may be uploading.
+	silent := orphan(b.newUpload())
+	if err := b.net.Close(); err != nil {
+		t.Fatal(err)
+	}
+	spared := map[object.UploadID]bool{}
+	a.askUploads(t.Context(), &control.Node{ID: "n2", Incarnation: control.Incarnation(b.incarnation)}, []object.UploadID{silent.Upload}, spared)
+	if !spared[silent.Upload] {
+		t.Error("uploads of a node that does not answer are not spared")
+	}
+}
+
+func FuzzUploads(f *testing.F) {
+	f.Add(make([]byte, 17), uint8(1))
+	f.Add([]byte{}, uint8(0))
+	n := &Node{}
+	n.active.uploads = map[object.UploadID]bool{}
+	f.Fuzz(func(t *testing.T, b []byte, count uint8) {
+		if list, err := decodeUploads(b, control.Incarnation{}, int(count)); err == nil && len(list) != int(count) {
+			t.Errorf("%d answers about %d uploads", len(list), count)
+		}
+		answer, err := n.serveUploads(t.Context(), transport.Peer{}, b)
+		if err != nil {
+			return
+		}
+		if _, err := decodeUploads(answer, control.Incarnation{}, len(b)/16); err != nil {
+			t.Error(err)
+		}
+	})
 }
