@@ -66,7 +66,7 @@ func (n *Node) receive(ctx context.Context, owner object.PartitionID, r io.Reade
 	if size > max {
 		return nil, tooLarge(max)
 	}
-	rc := &received{owner: owner, upload: newUploadID(), scheme: object.DefaultScheme}
+	rc := &received{owner: owner, upload: n.newUpload(), scheme: object.DefaultScheme}
 	head := int64(object.MaxInline)
 	if size >= 0 {
 		head = min(head, size)
@@ -167,13 +167,10 @@ func fill(r io.Reader, buf []byte) (n int, end bool, err error) {
 // of. No entry that could name them is under way.
 func (n *Node) dropUnknown(ctx context.Context, ids []object.ChunkID, drop func(context.Context, []object.ChunkID) error) error {
 	var unknown []object.ChunkID
-	for _, id := range ids {
-		known, err := n.knows(ctx, id)
-		if err != nil {
+	if len(ids) > 0 { // all of one owner
+		var err error
+		if unknown, err = n.unknown(ctx, ids[0].Owner, ids); err != nil {
 			return err
-		}
-		if !known {
-			unknown = append(unknown, id)
 		}
 	}
 	return drop(ctx, unknown)
