@@ -63,6 +63,8 @@ type Config struct {
 	// walSegment is the length of a log segment; in tests, to have many. memTable is
 	// the size of the metadata's memtables: large ones take the race detector long.
 	walSegment, memTable int64
+	// rewriteRate bounds the rewriting of data whose bucket's scheme changed, in bytes a second.
+	rewriteRate int64
 	// opened, in tests, gets each replica that was opened.
 	opened func(*replica)
 	// net is how chunks get to other nodes; nil: there are none.
@@ -79,6 +81,7 @@ func (c *Config) complete() error {
 	def(&c.MaxObjectSize, DefaultMaxObjectSize)
 	def(&c.BufferMemory, DefaultBufferMemory)
 	def(&c.MetadataReserve, DefaultMetadataReserve)
+	def(&c.rewriteRate, rewriteRate)
 	if c.Partitions == 0 {
 		c.Partitions = DefaultPartitions
 	}
