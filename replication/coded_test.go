@@ -28,22 +28,16 @@ func nodesOf(t testing.TB, count, rf, partitions int) []*Node {
 	for i := range count {
 		cfg := testConfig(t)
 		cfg.NodeID, cfg.API, cfg.Peer, cfg.LeasePeriod = fmt.Sprintf("n%d", i+1), "127.0.0.1:1", freeAddress(t), 30*time.Second
-		cfg.Partitions, cfg.ChunkSize, cfg.BufferMemory = partitions, 1<<20, 16<<20
+		cfg.ReplicationFactor, cfg.Partitions, cfg.ChunkSize, cfg.BufferMemory = rf, partitions, 1<<20, 16<<20
 		if i > 0 {
-			cfg.Join, cfg.Secret = []string{nodes[0].cfg.Peer}, nodes[0].secret.Reveal()
+			cfg.Join = []string{nodes[0].cfg.Peer}
 		}
 		n, err := Open(ctx, cfg)
 		if err != nil {
 			t.Fatalf("node %d: %v", i+1, err)
 		}
 		t.Cleanup(func() { _ = n.Close() })
-		if nodes = append(nodes, n); i == 0 {
-			s := control.DefaultSettings()
-			s.RF = rf
-			if r, err := n.propose0(ctx, &control.Command{Configure: &s}); err != nil || r.Err() != nil {
-				t.Fatal(err, r)
-			}
-		}
+		nodes = append(nodes, n)
 	}
 	patiently(t, "all replicas to be in force", func() bool {
 		s, err := nodes[0].Control(ctx)
