@@ -34,6 +34,8 @@ func (n *Node) background() {
 	n.goWork(n.mender)
 	n.goWork(n.comparer)
 	n.goWork(n.dropper)
+	n.goWork(n.walker)
+	n.goWork(n.rewriter)
 	n.goWork(n.secretWatcher)
 	n.goWork(func() { n.copies.Run(n.ctx) })
 	n.goWork(func() { n.pins.Run(n.ctx) })

@@ -75,6 +75,8 @@ type Config struct {
 	// walSegment is the length of a log segment; in tests, to have many. memTable is
 	// the size of the metadata's memtables: large ones take the race detector long.
 	walSegment, memTable int64
+	// rewriteRate bounds the rewriting of data whose bucket's scheme changed, in bytes a second.
+	rewriteRate int64
 	// opened, in tests, gets each replica that was opened.
 	opened func(*replica)
 	// net is how chunks get to other nodes; nil: there are none.
@@ -97,6 +99,7 @@ func (c *Config) complete() error {
 	if c.groups == 0 {
 		c.groups = chunkGroups
 	}
+	def(&c.rewriteRate, rewriteRate)
 	if c.Partitions == 0 {
 		c.Partitions = DefaultPartitions
 	}
