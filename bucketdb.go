@@ -32,8 +32,8 @@ type BucketDB struct {
 // NewBucketDB opens the store that cfg describes, creating it where there is
 // none, and returns when it can serve. nil is DefaultConfig. Errors: KindInvalid
 // names the field that is wrong, KindBusy another process that has the store
-// open, KindVersion a store that a newer BucketDB wrote, KindNotSupported a
-// cluster setting that this version does not have. Close it when done.
+// open, KindVersion a store that a newer BucketDB wrote. A node that joins a cluster
+// waits for it until the context of Open ends. Close it when done.
 func NewBucketDB(cfg *Config) (*BucketDB, error) {
 	return Open(context.Background(), cfg)
 }
@@ -58,6 +58,10 @@ func (db *BucketDB) Close() error { return db.node.Close() }
 
 // Node is the node itself, for doors such as package server that show it to others.
 func (db *BucketDB) Node() *replication.Node { return db.node }
+
+// JoinToken is the secret that other nodes need to join the cluster that this node
+// founded, if this very start made it; else "". Keep it as you would a password.
+func (db *BucketDB) JoinToken() string { return db.node.JoinToken() }
 
 // IsNotFound reports whether err says that there is no such object or bucket.
 func IsNotFound(err error) bool {

@@ -3,6 +3,7 @@ package bucketdb
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"path/filepath"
 	"regexp"
 
@@ -59,14 +60,29 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// ClusterConfig is a node's part in a cluster. In this version a node is alone:
-// an address or a node to join is refused with KindNotSupported.
+// ClusterConfig is a node's part in a cluster. Without an HTTPAddr the node is alone
+// and opens no port.
 type ClusterConfig struct {
-	NodeID    string   // this node's name, unique in the cluster; "" is DefaultNodeID
-	APIAddr   string   // where clients reach this node, host:port, as the cluster tells them; "": nowhere
-	Bootstrap bool     // start a new cluster of which this is the first node; a node alone always does
-	HTTPAddr  string   // where this node listens for other nodes; "": nowhere
-	Join      []string // nodes to join
+	NodeID    string // this node's name, unique in the cluster; "" is DefaultNodeID
+	APIAddr   string // where clients reach this node, host:port, as the cluster tells them; "": nowhere
+	Bootstrap bool   // start a new cluster of which this is the first node; a node that joins none always does
+	// HTTPAddr is where this node listens for other nodes, host:port. Off loopback
+	// the cluster has a secret, and what nodes say is encrypted.
+	HTTPAddr string
+	// Advertise is where others reach this node, a host or host:port. "": at HTTPAddr or,
+	// where that is a wildcard, at this machine's only address.
+	Advertise string
+	// Join are nodes (their HTTPAddr) of a cluster that a new store joins. One that belongs to a
+	// cluster already finds it again without.
+	Join []string
+	// Secret of the cluster, as BucketDB.JoinToken gives it at the first node; or
+	// SecretFile that holds it, one a line while they are changed, the current one first; it
+	// is followed while the node runs. Both "": what the store keeps. A node that founds
+	// a cluster off loopback makes one.
+	Secret, SecretFile string
+	// ReplicationFactor is how many nodes keep each partition, as a setting of the cluster
+	// that this node founds. 0: 3.
+	ReplicationFactor int
 }
 
 // DefaultConfig is a node alone that keeps its data below the working directory.
@@ -82,8 +98,7 @@ func DefaultConfig() *Config {
 	}
 }
 
-// Validate says which field is wrong (KindInvalid), or not available in this
-// version (KindNotSupported), and what it may be.
+// Validate says which field is wrong (KindInvalid) and what it may be.
 func (c *Config) Validate() error {
 	switch {
 	case c.ChunkSize < MinChunkSize || c.ChunkSize > MaxChunkSize:
@@ -139,15 +154,23 @@ func within(path, dir string) bool {
 var nodeID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
 func (c *ClusterConfig) validate() error {
+	addresses := append([]string{c.HTTPAddr}, c.Join...)
+	for i, a := range addresses {
+		if host, port, err := net.SplitHostPort(a); a != "" && (err != nil || port == "" || i > 0 && host == "") || a == "" && i > 0 {
+			return invalid([]string{"Cluster.HTTPAddr", "Cluster.Join"}[min(i, 1)], fmt.Sprintf("%q", a), "host:port, such as 10.0.0.1:8080")
+		}
+	}
 	switch {
-	case len(c.Join) > 0:
-		return object.Errorf(object.KindNotSupported,
-			"Cluster.Join: joining another node is not available in this version; leave it empty to run this node alone")
-	case c.HTTPAddr != "":
-		return object.Errorf(object.KindNotSupported,
-			"Cluster.HTTPAddr: a node alone opens no port; leave it empty until this version can join nodes")
 	case c.NodeID != "" && !nodeID.MatchString(c.NodeID):
 		return invalid("Cluster.NodeID", fmt.Sprintf("%q", c.NodeID), "1 to 64 of A-Z a-z 0-9 . _ -")
+	case c.Bootstrap && len(c.Join) > 0:
+		return object.Errorf(object.KindInvalid, "Cluster.Bootstrap starts a new cluster and Cluster.Join joins one: give one of them")
+	case c.HTTPAddr == "" && len(c.Join) > 0:
+		return invalid("Cluster.HTTPAddr", `""`, "where other nodes reach this one, since it joins them")
+	case c.ReplicationFactor < 0 || c.ReplicationFactor > replication.MaxReplicationFactor:
+		return invalid("Cluster.ReplicationFactor", c.ReplicationFactor, "from 1 to %d, or 0 for 3", replication.MaxReplicationFactor)
+	case c.Secret != "" && c.SecretFile != "":
+		return object.Errorf(object.KindInvalid, "Cluster.Secret and Cluster.SecretFile are both given: give one of them")
 	}
 	return nil
 }
@@ -168,6 +191,11 @@ func (c *Config) node() replication.Config {
 	return replication.Config{
 		NodeID:          id,
 		API:             c.Cluster.APIAddr,
+		Peer:            c.Cluster.HTTPAddr,
+		Advertise:       c.Cluster.Advertise,
+		Join:            c.Cluster.Join,
+		Secret:          c.Cluster.Secret,
+		SecretFile:      c.Cluster.SecretFile,
 		MetadataPath:    c.MetadataPath,
 		StoragePaths:    append([]string{c.StoragePath}, c.ExtraStoragePaths...),
 		MetadataReserve: c.MetadataReserve,
@@ -177,5 +205,7 @@ func (c *Config) node() replication.Config {
 		Compression:     c.CompressionType,
 		BufferMemory:    max(replication.DefaultBufferMemory, 2*c.ChunkSize),
 		Logger:          logger,
+
+		ReplicationFactor: c.Cluster.ReplicationFactor,
 	}
 }

@@ -72,7 +72,7 @@ func TestRefusals(t *testing.T) {
 	wantWords(t, refused(t, append(fresh(), "-api", n.API)...), "address already in use", "-api")
 	wantWords(t, refused(t, append(fresh(), "-api", "0.0.0.0:0")...), "--allow-anonymous", "credentials")
 	wantWords(t, refused(t, append(fresh(), "-api", ":0")...), "--allow-anonymous")
-	wantWords(t, refused(t, append(fresh(), "-api", free, "-join", "127.0.0.1:8080")...), "not available in this version")
+	wantWords(t, refused(t, append(fresh(), "-api", free, "-join", "10.0.0.1:8080")...), "--cluster-secret-file")
 	wantWords(t, refused(t, append(fresh(), "-api", free, "-compression", "lz4")...), "CompressionType", "snappy")
 }
 

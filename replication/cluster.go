@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -49,15 +50,26 @@ type cluster struct {
 // openCluster opens the replicas of this store and makes it known to its cluster;
 // the first time it founds one, or joins one. It comes before the first request:
 // what belongs to no incarnation on record is given up.
-func (n *Node) openCluster(ctx context.Context) error {
+func (n *Node) openCluster(ctx context.Context) (err error) {
 	n.changed = make(chan struct{}, 1)
 	n.alone.Store(true)
+	listener, err := n.bind(ctx)
+	if err != nil {
+		return err
+	}
+	if listener != nil {
+		defer func() {
+			if err != nil {
+				_ = listener.Close() // twice where the transport has it already
+			}
+		}()
+	}
 	self, err := n.self()
 	if err != nil {
 		return err
 	}
 	n.book = steward.NewBook()
-	if n.net, err = transport.Open(transport.Options{Node: n.cfg.NodeID, Advertise: n.cfg.Peer, Release: version(), Secrets: []transport.Secret{n.secret},
+	if n.net, err = transport.Open(transport.Options{Node: n.cfg.NodeID, Advertise: n.peerAddress, Release: version(), Secrets: n.secrets,
 		Resolve: n.book.Resolve, Logger: n.log}); err != nil {
 		return err
 	}
@@ -66,7 +78,7 @@ func (n *Node) openCluster(ctx context.Context) error {
 	if n.access, err = access.New(access.Config{Self: n.cfg.NodeID, Transport: n.net, Check: n.admit, Logger: n.log}); err != nil {
 		return err
 	}
-	if n.steward, err = steward.Open(steward.Config{Self: self, Secrets: []transport.Secret{n.secret}, Dir: n.cfg.MetadataPath, FS: n.cfg.FS,
+	if n.steward, err = steward.Open(steward.Config{Self: self, Secrets: n.secrets, Dir: n.cfg.MetadataPath, FS: n.cfg.FS,
 		Host: host{n}, Transport: n.net, Book: n.book, Propose: n.propose0, State: n.controlState, Logger: n.log}); err != nil {
 		return err
 	}
@@ -77,7 +89,7 @@ func (n *Node) openCluster(ctx context.Context) error {
 	defer n.stopOpening()
 	n.goWork(n.mapKeeper)
 	n.goWork(n.watchLog)
-	if err := n.enter(ctx); err != nil {
+	if err := n.enter(ctx, listener); err != nil {
 		n.whyMu.Lock()
 		defer n.whyMu.Unlock()
 		if n.why != nil {
@@ -89,9 +101,9 @@ func (n *Node) openCluster(ctx context.Context) error {
 }
 
 // enter founds or joins a cluster where the store is of none, and starts.
-func (n *Node) enter(ctx context.Context) error {
-	if n.cfg.Peer != "" {
-		if _, err := n.net.Listen(n.cfg.Peer); err != nil {
+func (n *Node) enter(ctx context.Context, listener net.Listener) error {
+	if listener != nil {
+		if err := n.net.Serve(listener); err != nil {
 			return err
 		}
 	}
@@ -112,7 +124,11 @@ func (n *Node) enter(ctx context.Context) error {
 		if err != nil {
 			return n.badLayout()
 		}
-		if err := n.steward.Bootstrap(ctx, control.Bootstrap{Cluster: control.ClusterID(id), Partitions: n.cfg.Partitions, Groups: chunkGroups, Settings: control.DefaultSettings()}); err != nil {
+		settings := control.DefaultSettings()
+		if n.cfg.ReplicationFactor != 0 {
+			settings.RF = n.cfg.ReplicationFactor
+		}
+		if err := n.steward.Bootstrap(ctx, control.Bootstrap{Cluster: control.ClusterID(id), Partitions: n.cfg.Partitions, Groups: chunkGroups, Settings: settings}); err != nil {
 			return err
 		}
 	}
@@ -144,7 +160,7 @@ func (n *Node) settleIn(ctx context.Context) error {
 	for n.takeMap(); n.state.Load() == nil; n.takeMap() {
 		select {
 		case <-ctx.Done():
-			return object.Errorf(object.KindUnavailable, "this node has not received the cluster's map yet: check that the other nodes run and reach it at %s: %w", n.cfg.Peer, ctx.Err())
+			return object.Errorf(object.KindUnavailable, "this node has not received the cluster's map yet: check that the other nodes run and reach it at %s: %w", n.peerAddress, ctx.Err())
 		case <-tick.C:
 		}
 	}
@@ -185,7 +201,18 @@ func (n *Node) self() (control.Join, error) {
 		return control.Join{}, n.badLayout()
 	}
 	return control.Join{Node: control.NodeID(n.cfg.NodeID), Store: control.StoreID(store), Incarnation: control.Incarnation(n.incarnation),
-		API: n.cfg.API, Peer: n.cfg.Peer, Weight: defaultWeight, Versions: control.Versions{Min: protocol, Max: protocol}}, nil
+		API: n.apiAddress(), Peer: n.peerAddress, Weight: defaultWeight, Versions: control.Versions{Min: protocol, Max: protocol}}, nil
+}
+
+// apiAddress is where clients reach this node: one that listens at all addresses is at
+// the host where other nodes reach it.
+func (n *Node) apiAddress() string {
+	host, port, err := net.SplitHostPort(n.cfg.API)
+	at, _, atErr := net.SplitHostPort(n.peerAddress)
+	if ip := net.ParseIP(host); err != nil || atErr != nil || host != "" && (ip == nil || !ip.IsUnspecified()) {
+		return n.cfg.API
+	}
+	return net.JoinHostPort(at, port)
 }
 
 func (n *Node) badLayout() error {

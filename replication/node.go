@@ -16,6 +16,7 @@ import (
 	"github.com/skshohagmiah/bucketdb/replication/group"
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
 	"github.com/skshohagmiah/bucketdb/replication/pins"
+	"github.com/skshohagmiah/bucketdb/replication/placement"
 	"github.com/skshohagmiah/bucketdb/replication/transport"
 	"github.com/skshohagmiah/bucketdb/replication/wal"
 	"github.com/skshohagmiah/bucketdb/storage/chunk"
@@ -34,21 +35,28 @@ const (
 	// DefaultMetadataReserve is room for Badger's memtables, whose files are
 	// mapped sparsely: a full disk would end the process, not fail a write.
 	DefaultMetadataReserve = 512 << 20
+	// MaxReplicationFactor is the largest of a cluster.
+	MaxReplicationFactor = placement.MaxReplicas
 )
 
 // Config of a Node. Zero fields take the defaults.
 type Config struct {
-	NodeID        string   // default "node1"
-	API           string   // where clients reach this node, host:port; "" nowhere
-	Peer          string   // where this node listens for others and they reach it, host:port; "": nowhere, it stays alone
-	Join          []string // a new store joins the cluster of one of these, host:port; none: it is a cluster of its own
-	Secret        string   // of the cluster to join; "": that of the store, or a new one
-	MetadataPath  string   // Badger, the WAL, secrets
-	StoragePaths  []string // one directory a disk, for chunks
-	Partitions    int      // data partitions; fixed when the store is made
-	ChunkSize     int64    // bytes
-	MaxObjectSize int64    // bytes of one body
-	Compression   string   // "none", "snappy", "zstd"
+	NodeID    string   // default "node1"
+	API       string   // where clients reach this node, host:port; "" nowhere
+	Peer      string   // where this node listens for others, host:port; "": nowhere, it stays alone
+	Advertise string   // where others reach this node, a host or host:port; "": at Peer, or at this machine's only address
+	Join      []string // a new store joins the cluster of one of these, host:port; none: it is a cluster of its own
+	// Secret of the cluster, one a line while they are changed, the current one first;
+	// or SecretFile, which is followed. Both "": what the store keeps, or a new one.
+	Secret, SecretFile string
+	// ReplicationFactor is that of a cluster that this node founds; 0: 3. It is a setting of the cluster afterwards.
+	ReplicationFactor int
+	MetadataPath      string   // Badger, the WAL, secrets
+	StoragePaths      []string // one directory a disk, for chunks
+	Partitions        int      // data partitions; fixed when the store is made
+	ChunkSize         int64    // bytes
+	MaxObjectSize     int64    // bytes of one body
+	Compression       string   // "none", "snappy", "zstd"
 	// LeasePeriod is how long what a reader or an open file needs is kept
 	// without a sign of life, and how long a new leader reclaims nothing.
 	LeasePeriod time.Duration
@@ -106,6 +114,10 @@ func (c *Config) complete() error {
 		return object.Errorf(object.KindInvalid, "Partitions is %d: give 1 to %d", c.Partitions, object.MaxPartitions-1)
 	case c.ChunkSize < 64<<10 || c.ChunkSize > 64<<20:
 		return object.Errorf(object.KindInvalid, "ChunkSize is %d: give 64 KiB to 64 MiB", c.ChunkSize)
+	case c.ReplicationFactor < 0 || c.ReplicationFactor > placement.MaxReplicas:
+		return object.Errorf(object.KindInvalid, "ReplicationFactor is %d: give 1 to %d", c.ReplicationFactor, placement.MaxReplicas)
+	case c.Peer == "" && len(c.Join) > 0:
+		return object.Errorf(object.KindInvalid, "a node that joins others must be reached by them: give the address of its port for other nodes (-http)")
 	case c.BufferMemory < 2*c.ChunkSize:
 		return object.Errorf(object.KindInvalid, "BufferMemory is %d: give at least two chunks (%d)", c.BufferMemory, 2*c.ChunkSize)
 	}
@@ -132,9 +144,12 @@ type Node struct {
 	hub     *hub
 	bufs    *buffers
 
-	locks  []io.Closer      // of the storage paths
-	store  layout           // what the metadata path says of itself
-	secret transport.Secret // of the cluster, which a node alone is, too
+	locks []io.Closer // of the storage paths
+	store layout      // what the metadata path says of itself
+	// secrets are the cluster's, the current one first; none: all of it is on loopback.
+	secrets     []transport.Secret
+	joinToken   string // the secret if this start made it
+	peerAddress string // where other nodes reach this one
 
 	live      liveTxs
 	scatter   scatter
@@ -205,14 +220,20 @@ func (n *Node) openStores() (err error) {
 		}
 		return err
 	}
+	fresh, err := n.findSecrets()
+	if err != nil {
+		return err
+	}
 	if n.meta, err = meta.Open(meta.Options{FS: n.cfg.FS, Dir: n.metaPath(), MemTableBytes: n.cfg.memTable, Logger: n.log}); err != nil {
 		return err
 	}
 	if err := n.openLayout(); err != nil {
 		return err
 	}
-	if err := n.openSecret(); err != nil {
-		return err
+	if fresh {
+		if err := n.keepSecrets(n.secrets); err != nil {
+			return err
+		}
 	}
 	if n.wal, err = wal.Open(wal.Options{FS: n.cfg.FS, Dir: n.logPath(), SegmentBytes: n.cfg.walSegment, Logger: n.log}); err != nil {
 		return err

@@ -4,25 +4,36 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/skshohagmiah/bucketdb/replication/steward"
+	"github.com/skshohagmiah/bucketdb/replication/transport"
 	"github.com/skshohagmiah/bucketdb/storage/object"
+	"github.com/skshohagmiah/bucketdb/storage/vfs"
 )
 
-func TestTheSecretIsMadeOnceAndKept(t *testing.T) {
-	cfg := Config{MetadataPath: t.TempDir(), StoragePaths: []string{t.TempDir()}, Partitions: 2}
-	path := filepath.Join(cfg.MetadataPath, secretName)
-	open := func() (string, error) {
-		n, err := Open(context.Background(), cfg)
-		if err != nil {
-			return "", err
-		}
-		text := n.secret.Reveal()
-		return text, n.Close()
-	}
-	first, err := open()
+// opened starts a node, and says what its current secret is, and the token.
+func opened(t *testing.T, cfg Config) (secret, token string, err error) {
+	t.Helper()
+	n, err := Open(t.Context(), cfg)
 	if err != nil {
-		t.Fatal(err)
+		return "", "", err
+	}
+	if len(n.secrets) > 0 {
+		secret = n.secrets[0].Reveal()
+	}
+	return secret, n.JoinToken(), n.Close()
+}
+
+func TestTheSecretIsMadeOnceAndKept(t *testing.T) {
+	// All addresses of this machine: others could come.
+	cfg := Config{MetadataPath: t.TempDir(), StoragePaths: []string{t.TempDir()}, Partitions: 2, Peer: "0.0.0.0:0", Advertise: "127.0.0.1"}
+	path := filepath.Join(cfg.MetadataPath, secretName)
+	first, token, err := opened(t, cfg)
+	if err != nil || first == "" || token != first {
+		t.Fatalf("the first start has the token %q of %q: %v", token, first, err)
 	}
 	info, err := os.Stat(path)
 	if err != nil {
@@ -31,8 +42,8 @@ func TestTheSecretIsMadeOnceAndKept(t *testing.T) {
 	if info.Mode().Perm() != 0o600 {
 		t.Errorf("the secret's file has mode %v: others can read it", info.Mode())
 	}
-	if again, err := open(); err != nil || again != first {
-		t.Fatalf("after a restart the secret is another one (%v)", err)
+	if again, token, err := opened(t, cfg); err != nil || again != first || token != "" {
+		t.Fatalf("after a restart the secret is another one, or shown again (%v)", err)
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -45,17 +56,162 @@ func TestTheSecretIsMadeOnceAndKept(t *testing.T) {
 		if err := os.WriteFile(path, damaged, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := open(); !object.IsKind(err, object.KindCorrupt) {
+		if _, _, err := opened(t, cfg); !object.IsKind(err, object.KindCorrupt) {
 			t.Errorf("%s: %v, want a KindCorrupt", name, err)
 		}
 		if now, err := os.ReadFile(path); err != nil || string(now) != string(damaged) {
 			t.Errorf("%s: the file was changed (%v)", name, err)
 		}
 	}
-	if err := os.Remove(path); err != nil { // a store that was made before there were secrets
+	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if made, err := open(); err != nil || made == first {
-		t.Errorf("a store without a secret: %v", err)
+	if again, _, err := opened(t, cfg); err != nil || again != first {
+		t.Errorf("without its file the secret is not found with the cluster's name: %v", err)
+	}
+}
+
+// On loopback a cluster has no secret until it is given one; then it keeps that.
+func TestSecretsThatAreGiven(t *testing.T) {
+	cfg := Config{MetadataPath: t.TempDir(), StoragePaths: []string{t.TempDir()}, Partitions: 2, Peer: "127.0.0.1:0"}
+	if s, token, err := opened(t, cfg); err != nil || s != "" || token != "" {
+		t.Fatalf("on loopback: secret %q, token %q, %v", s, token, err)
+	}
+	given := transport.NewSecret().Reveal()
+	cfg.Secret = given
+	if s, token, err := opened(t, cfg); err != nil || s != given || token != "" {
+		t.Fatalf("given one: %v", err)
+	}
+	cfg.Secret, cfg.SecretFile = "", filepath.Join(t.TempDir(), "secrets")
+	for text, want := range map[string]string{
+		"":                               "is empty",
+		"bdb1-nonsense":                  "the cluster's secret",
+		"# nothing but a comment\n\n":    "no secret in it",
+		given + "\nhello\n":              "the cluster's secret",
+		strings.Repeat("x", secretLimit): "",
+	} {
+		if err := os.WriteFile(cfg.SecretFile, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := opened(t, cfg); !object.IsKind(err, object.KindInvalid) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.20q: %v, want a KindInvalid with %q", text, err, want)
+		}
+	}
+	both := cfg
+	both.Secret = given
+	if _, _, err := opened(t, both); !object.IsKind(err, object.KindInvalid) {
+		t.Errorf("given twice: %v", err)
+	}
+	cfg.SecretFile += ".missing"
+	if _, _, err := opened(t, cfg); !object.IsKind(err, object.KindInvalid) {
+		t.Errorf("without its file: %v", err)
+	}
+	cfg.SecretFile = ""
+	if s, _, err := opened(t, cfg); err != nil || s != given {
+		t.Errorf("it was not kept: %v", err)
+	}
+}
+
+func TestJoiningOffLoopbackNeedsTheSecret(t *testing.T) {
+	cfg := Config{MetadataPath: t.TempDir(), StoragePaths: []string{t.TempDir()}, Partitions: 2, Peer: "127.0.0.1:0", Join: []string{"192.0.2.1:8080"}}
+	if _, _, err := opened(t, cfg); !object.IsKind(err, object.KindInvalid) || !strings.Contains(err.Error(), "--cluster-secret-file") {
+		t.Errorf("%v", err)
+	}
+	cfg.Peer, cfg.Join = "", []string{"127.0.0.1:1"}
+	if _, _, err := opened(t, cfg); !object.IsKind(err, object.KindInvalid) || !strings.Contains(err.Error(), "-http") {
+		t.Errorf("without an address: %v", err)
+	}
+}
+
+func TestAddressesThatOthersReach(t *testing.T) {
+	for _, c := range []struct{ host, want string }{{"node1", "node1:80"}, {"node1:90", "node1:90"}, {"::1", "[::1]:80"}, {"[::1]", "[::1]:80"}, {"[::1]:90", "[::1]:90"}} {
+		if got := reachedAt(c.host, 80); got != c.want {
+			t.Errorf("%s: %s, want %s", c.host, got, c.want)
+		}
+	}
+	n := &Node{peerAddress: "10.0.0.1:8080"}
+	for api, want := range map[string]string{"0.0.0.0:9080": "10.0.0.1:9080", ":9080": "10.0.0.1:9080", "[::]:9080": "10.0.0.1:9080", "127.0.0.1:9080": "127.0.0.1:9080", "name:9080": "name:9080", "": ""} {
+		if n.cfg.API = api; n.apiAddress() != want {
+			t.Errorf("%q: %q, want %q", api, n.apiAddress(), want)
+		}
+	}
+	for a, want := range map[string]bool{"127.0.0.1:1": true, "localhost:1": true, "[::1]:1": true, ":1": false, "0.0.0.0:1": false, "10.0.0.1:1": false, "name:1": false, "nonsense": false} {
+		if onLoopback(a) != want {
+			t.Errorf("%q: %v", a, !want)
+		}
+	}
+}
+
+// The secret is changed while two nodes run: the new one is added, made the first, and
+// the old one taken out; meanwhile every write succeeds.
+func TestSecretsChangeUnderLoad(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "secret")
+	first, second := transport.NewSecret(), transport.NewSecret()
+	write := func(secrets ...transport.Secret) {
+		t.Helper()
+		var text string
+		for _, s := range secrets {
+			text += s.Reveal() + "\n"
+		}
+		if err := writeDurably(vfs.OS(), opSecret, filepath.Dir(file), filepath.Base(file), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(first)
+	var nodes []*Node
+	for i := range 2 {
+		cfg := testConfig(t)
+		cfg.NodeID, cfg.API, cfg.Peer, cfg.SecretFile = []string{"a", "b"}[i], "127.0.0.1:1", freeAddress(t), file
+		if i > 0 {
+			cfg.Join = []string{nodes[0].peerAddress}
+		}
+		n, err := Open(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = n.Close() })
+		nodes = append(nodes, n)
+	}
+	if _, err := nodes[0].CreateBucket(t.Context(), "box", "me"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	failed := make(chan error, 1)
+	go func() {
+		defer close(failed)
+		for i := 0; ctx.Err() == nil; i++ {
+			if _, err := nodes[i%2].Put(ctx, "box", "k", strings.NewReader("v"), PutOptions{Size: 1}); err != nil && ctx.Err() == nil {
+				failed <- err
+				return
+			}
+		}
+	}()
+	trusts := func(n *Node, want ...transport.Secret) func() bool {
+		return func() bool {
+			kept, err := n.keptSecrets(&steward.Identity{})
+			return err == nil && len(kept) == len(want) && kept[0] == want[0]
+		}
+	}
+	for _, step := range [][]transport.Secret{{first, second}, {second, first}, {second}} {
+		write(step...)
+		for _, n := range nodes {
+			waitFor(t, "the secrets to change", trusts(n, step...))
+		}
+	}
+	stop()
+	if err := <-failed; err != nil {
+		t.Error(err)
+	}
+	// Who has the old one only gets nothing.
+	w, err := transport.Open(transport.Options{Node: "stranger", Secrets: []transport.Secret{first}, Resolve: func(string) (string, error) { return nodes[0].peerAddress, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	short, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, _, err := w.CallAddress(short, nodes[0].peerAddress, steward.MethodJoin, nil); err == nil {
+		t.Error("the old secret still opens the door")
 	}
 }

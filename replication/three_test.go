@@ -35,7 +35,7 @@ func threeNodes(t testing.TB) []*Node {
 		cfg := testConfig(t)
 		cfg.NodeID, cfg.API, cfg.Peer, cfg.LeasePeriod = fmt.Sprintf("n%d", i+1), "127.0.0.1:1", freeAddress(t), 30*time.Second
 		if i > 0 {
-			cfg.Join, cfg.Secret = []string{nodes[0].cfg.Peer}, nodes[0].secret.Reveal()
+			cfg.Join = []string{nodes[0].cfg.Peer}
 		}
 		n, err := Open(ctx, cfg)
 		if err != nil {

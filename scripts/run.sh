@@ -10,7 +10,7 @@ url=http://$api
 mkdir -p "$data" "$mnt"
 
 # A session of its own: Ctrl-C is for this script, which unmounts before the server ends.
-setsid "$bin" server -bootstrap=true -id n1 -api "$api" -metadata "$data/metadata" -storage "$data/chunks" \
+setsid "$bin" server -id n1 -api "$api" -metadata "$data/metadata" -storage "$data/chunks" \
   --log-level warn &
 server=$!
 mounted=""

@@ -9,6 +9,8 @@ need rsync rsync
 need git git
 need sqlite3 sqlite3
 need gcc gcc # the race detector links with it
+need ip iproute2 # the nemesis cuts the network between nodes
+need iptables-restore iptables
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if ! command -v apt-get >/dev/null; then

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -32,11 +34,15 @@ func limitMemory(env lookupEnv, cfg *bucketdb.Config) {
 // serverFlags are the settings of a node.
 type serverFlags struct {
 	id, api, http, metadata, compression string
+	advertise, secret, secretFile        string
 	storage, join                        []string
+	rf                                   int
+	peer                                 bool // the port for other nodes is wanted
 	bootstrap, allowAnonymous            bool
 	partitions                           int
 	chunkSize, maxObject, reserve        size
 	grace                                time.Duration
+	out                                  io.Writer
 }
 
 func (a *app) serverCommand() *cobra.Command {
@@ -48,6 +54,7 @@ func (a *app) serverCommand() *cobra.Command {
 a second signal ends it at once. What was acknowledged is on disk either way.
 
   bucketdb -bootstrap=true -id n1
+  bucketdb -id n2 -api 127.0.0.1:9081 -http 127.0.0.1:8081 -join 127.0.0.1:8080 -metadata ./n2/metadata -storage ./n2/chunks
   bucketdb server --api 127.0.0.1:9080 --metadata /var/lib/bucketdb/meta --storage /disk1,/disk2`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -55,20 +62,26 @@ a second signal ends it at once. What was acknowledged is on disk either way.
 			if err != nil {
 				return err
 			}
+			s.peer = s.bootstrap || len(s.join) > 0 || c.Flags().Changed("http")
+			s.secret, _ = a.env(envPrefix + "CLUSTER_SECRET")
 			cfg, err := s.config(logger)
 			if err != nil {
 				return err
 			}
 			limitMemory(a.env, cfg)
+			s.out = a.io.out
 			return s.serve(c.Context(), cfg, logger)
 		},
 	}
 	f := c.Flags()
 	f.StringVar(&s.id, "id", bucketdb.DefaultNodeID, "`NAME` of this node, unique in its cluster")
 	f.StringVar(&s.api, "api", "127.0.0.1:9080", "listen for clients on this `ADDRESS`")
-	f.StringVar(&s.http, "http", "127.0.0.1:8080", "`ADDRESS` for other nodes; not opened before this version can join nodes")
-	f.StringSliceVar(&s.join, "join", nil, "`ADDRESS` of a node whose cluster to join; not available yet")
+	f.StringVar(&s.http, "http", "127.0.0.1:8080", "listen for other nodes on this `ADDRESS`; opened with -bootstrap, -join, or when it is given")
+	f.StringVar(&s.advertise, "advertise", "", "`HOST` or HOST:PORT where other nodes reach this one, when -http listens on all addresses")
+	f.StringSliceVar(&s.join, "join", nil, "`ADDRESS` of a node whose cluster to join; several, separated by commas. Safe to repeat")
 	f.BoolVar(&s.bootstrap, "bootstrap", false, "start a new cluster; a node that joins none does that anyway")
+	f.StringVar(&s.secretFile, "cluster-secret-file", "", "`FILE` with the cluster's secret (the join token); or set BUCKETDB_CLUSTER_SECRET")
+	f.IntVar(&s.rf, "rf", 3, "`NUMBER` of nodes that keep each partition, in a cluster that this node starts")
 	f.StringSliceVar(&s.storage, "storage", []string{bucketdb.DefaultStoragePath}, "`DIR` of the data; several, separated by commas, for several disks")
 	f.StringVar(&s.metadata, "metadata", bucketdb.DefaultMetadataPath, "`DIR` of names, attributes and the log")
 	f.Var(&s.reserve, "metadata-reserve", "take nothing new while less than this is free on the disk of -metadata; 0: fill it up, which can end the process")
@@ -86,17 +99,20 @@ func (s *serverFlags) config(logger *slog.Logger) (*bucketdb.Config, error) {
 	if s.bootstrap && len(s.join) > 0 {
 		return nil, usagef("bucketdb server", "-bootstrap starts a new cluster and -join joins one: give one of them")
 	}
-	if len(s.join) > 0 {
-		return nil, advise(object.Errorf(object.KindNotSupported, "-join %s: joining another node is not available in this version", s.join[0]),
-			"Start this node without -join; it serves alone.")
-	}
 	if len(s.storage) == 0 {
 		return nil, usagef("bucketdb server", "-storage is empty; give at least one directory")
 	}
 	cfg := &bucketdb.Config{
 		ChunkSize: int64(s.chunkSize), MaxObjectSize: int64(s.maxObject), CompressionType: s.compression,
 		StoragePath: s.storage[0], ExtraStoragePaths: s.storage[1:], MetadataPath: s.metadata, MetadataReserve: int64(s.reserve), Partitions: s.partitions,
-		Cluster: bucketdb.ClusterConfig{NodeID: s.id, Bootstrap: s.bootstrap}, Logger: logger,
+		Cluster: bucketdb.ClusterConfig{NodeID: s.id, Bootstrap: s.bootstrap, Advertise: s.advertise, Join: s.join,
+			Secret: s.secret, SecretFile: s.secretFile, ReplicationFactor: s.rf}, Logger: logger,
+	}
+	if s.secretFile != "" {
+		cfg.Cluster.Secret = "" // the flag wins over the environment
+	}
+	if s.peer {
+		cfg.Cluster.HTTPAddr = s.http
 	}
 	if s.reserve == 0 {
 		cfg.MetadataReserve = -1 // none; 0 is the default there
@@ -127,6 +143,10 @@ func (s *serverFlags) serve(ctx context.Context, cfg *bucketdb.Config, logger *s
 	srv, err := server.New(db.Node(), server.Options{Logger: logger, AllowAnonymous: s.allowAnonymous, MaxObjectSize: cfg.MaxObjectSize})
 	if err != nil {
 		return errors.Join(err, db.Close())
+	}
+	if token := db.JoinToken(); token != "" {
+		fmt.Fprintf(s.out, "The cluster's secret, which other nodes need to join (--cluster-secret-file). It is shown this once and kept in %s:\n%s\n",
+			filepath.Join(cfg.MetadataPath, "cluster.secret"), token)
 	}
 	logger.Info("ready", "api", "http://"+ln.Addr().String(), "node", s.id, "metadata", cfg.MetadataPath, "storage", s.storage,
 		"version", buildVersion(), "took", time.Since(start).Round(time.Millisecond))

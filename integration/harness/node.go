@@ -47,7 +47,7 @@ func (n *Node) Storage() string { return filepath.Join(n.Dir, "chunks") }
 
 // Command is the node's command line, not started.
 func (n *Node) Command() *exec.Cmd {
-	args := append([]string{"server", "-bootstrap=true", "-id", "n1", "-api", n.API,
+	args := append([]string{"server", "-id", "n1", "-api", n.API,
 		"-metadata", n.Metadata(), "-storage", n.Storage()}, n.Args...)
 	cmd := exec.Command(n.Binary, args...)
 	cmd.Env = append(os.Environ(), n.Env...)

@@ -49,6 +49,7 @@ var floors = map[string]int{
 	"integration/layers":    9,
 	"integration":           10,
 	"integration/harness":   8,
+	"integration/linear":    1,
 	"integration/bench":     11,
 	"cmd/bucketdb":          11,
 }

@@ -21,20 +21,26 @@ func (n *Node) Listen(addr string) (net.Addr, error) {
 	if err != nil {
 		return nil, object.Errorf(object.KindUnavailable, "cannot listen on %s (another process may use the port): %w", addr, err)
 	}
+	return l.Addr(), n.Serve(l)
+}
+
+// Serve is Listen with a listener that is open already; it closes it, at the latest
+// with the node.
+func (n *Node) Serve(l net.Listener) error {
 	if len(n.id.names()) == 0 && !loopback(l.Addr()) {
 		_ = l.Close()
-		return nil, object.Errorf(object.KindPermission,
-			"%s is reachable from other machines, and this node has no cluster secret: give one (--cluster-secret-file), or listen on 127.0.0.1", addr)
+		return object.Errorf(object.KindPermission,
+			"%s is reachable from other machines, and this node has no cluster secret: give one (--cluster-secret-file), or listen on 127.0.0.1", l.Addr())
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.closed {
 		_ = l.Close()
-		return nil, errClosed()
+		return errClosed()
 	}
 	n.listeners = append(n.listeners, l)
 	n.tasks.Go(func() { n.accept(l) })
-	return l.Addr(), nil
+	return nil
 }
 
 func (n *Node) accept(l net.Listener) {
