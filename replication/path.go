@@ -310,6 +310,9 @@ func (n *Node) makeDir(ctx context.Context, dir object.InodeID, name string, nod
 }
 
 func (n *Node) makeDirNode(ctx context.Context, dir object.InodeID, name string, node object.Inode, part object.PartitionID, epoch uint64, mount bool) (*object.Inode, error) {
+	if err := n.inherit(ctx, &node, dir); err != nil {
+		return nil, err
+	}
 	var born *object.Inode
 	r, err := n.transact(ctx, plan{
 		halves:  []half{{part, namespace.Half{Birth: &namespace.Birth{Node: node}}}},
@@ -318,7 +321,8 @@ func (n *Node) makeDirNode(ctx context.Context, dir object.InodeID, name string,
 		lazy:    true,
 		decide: func(prepared []*namespace.Result) *namespace.Decide {
 			born = prepared[0].Inode
-			return &namespace.Decide{PutDentry: &namespace.PutDentry{Dir: dir, Name: name, Inode: born.ID, Type: object.TypeDirectory, Mount: mount}}
+			return &namespace.Decide{PutDentry: &namespace.PutDentry{Dir: dir, Name: name, Inode: born.ID, Type: object.TypeDirectory, Mount: mount,
+				Inherits: dir != object.RootInode, Like: node.Scheme}}
 		},
 	})
 	switch {

@@ -97,6 +97,8 @@ func (s *change) apply(c *Command) *Result {
 		return s.begin(c.Begin)
 	case c.Advance != nil:
 		return s.advance(c.Advance)
+	case c.Recover != nil:
+		return s.recover(c.Recover)
 	}
 	return failf(object.KindVersion, "a command of the control group that this program does not know: upgrade this node")
 }

@@ -30,6 +30,8 @@ type Command struct {
 	AddWidth *AddWidth `cbor:"30,keyasint,omitempty"`
 	Begin    *Begin    `cbor:"31,keyasint,omitempty"`
 	Advance  *Advance  `cbor:"32,keyasint,omitempty"`
+
+	Recover *Recover `cbor:"40,keyasint,omitempty"`
 }
 
 // DecodeCommand reads what Encode wrote; anything else is KindCorrupt, a later format KindVersion.
