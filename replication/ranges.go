@@ -32,7 +32,8 @@ const (
 // their order; that two sets that differ by accident have the same is a matter of 2^-64.
 type rangeSum struct{ count, sum uint64 }
 
-// rangeSums are those of one owner's chunks for one node, under the layouts of an epoch.
+// rangeSums are those of one owner's chunks for one node, under the layouts that changed
+// last at an epoch.
 type rangeSums struct {
 	epoch uint64
 	of    [ranges]rangeSum
@@ -76,7 +77,7 @@ func (n *Node) serveRanges(ctx context.Context, from transport.Peer, request []b
 	if p.led() == nil {
 		return nil, object.Errorf(object.KindUnavailable, "node %s does not lead partition %d", n.cfg.NodeID, p.id)
 	}
-	out := &rangeSums{epoch: n.adopted()}
+	out := &rangeSums{epoch: n.places.epoch()}
 	err = n.inView(ctx, p.id, func(v *namespace.View) error {
 		return eachChunk(ctx, v, func(c namespace.ChunkRef) {
 			if n.holdsNow(placement.NodeID(from.Node), c) {
@@ -84,7 +85,7 @@ func (n *Node) serveRanges(ctx context.Context, from transport.Peer, request []b
 			}
 		})
 	})
-	if n.adopted() != out.epoch { // in the middle: the asker's is another, whatever it is
+	if n.places.epoch() != out.epoch { // in the middle: the asker's is another, whatever it is
 		out.epoch = 0
 	}
 	return out.encode(), err
@@ -123,7 +124,7 @@ func (n *Node) holdsNow(id placement.NodeID, c namespace.ChunkRef) bool {
 // differing are the ranges in which this node's files are not what an owner's leader
 // says they are to be; all of them where that cannot be told.
 func (n *Node) differing(ctx context.Context, owner object.PartitionID) (list []int, err error) {
-	here := &rangeSums{epoch: n.adopted()}
+	here := &rangeSums{epoch: n.places.epoch()}
 	err = n.chunks.Each(ctx, owner, object.ChunkID{}, func(id object.ChunkID) error {
 		here.add(id)
 		return nil
@@ -137,7 +138,7 @@ func (n *Node) differing(ctx context.Context, owner object.PartitionID) (list []
 		there = &rangeSums{}
 	}
 	for i := range here.of {
-		if there.epoch != here.epoch || there.epoch != n.adopted() || there.of[i] != here.of[i] {
+		if there.epoch != here.epoch || there.epoch != n.places.epoch() || there.of[i] != here.of[i] {
 			list = append(list, i)
 		}
 	}

@@ -2,6 +2,7 @@ package replication
 
 import (
 	"bytes"
+	"fmt"
 	"testing"
 
 	"github.com/skshohagmiah/bucketdb/storage/object"
@@ -28,9 +29,12 @@ func checkRanges(t *testing.T, n *Node) {
 		if n.parts[c.ID.Owner].here.Load() != nil || !n.holdsNow("n4", c) {
 			continue
 		}
-		if list, err := n.differing(t.Context(), c.ID.Owner); err != nil || len(list) > 0 {
-			t.Fatalf("ranges %d of partition %d differ: %v", list, c.ID.Owner, err)
-		}
+		eventually(t, "the same map at the owner", func() error {
+			if list, err := n.differing(t.Context(), c.ID.Owner); err != nil || len(list) > 0 {
+				return fmt.Errorf("ranges %d of partition %d differ: %v", list, c.ID.Owner, err)
+			}
+			return nil
+		})
 		if err := n.chunks.Delete(t.Context(), c.ID); err != nil {
 			t.Fatal(err)
 		}
