@@ -75,6 +75,8 @@ type Config struct {
 	// walSegment is the length of a log segment; in tests, to have many. memTable is
 	// the size of the metadata's memtables: large ones take the race detector long.
 	walSegment, memTable int64
+	// rewriteRate bounds the rewriting of data whose bucket's scheme changed, in bytes a second.
+	rewriteRate int64
 	// opened, in tests, gets each replica that was opened.
 	opened func(*replica)
 	// net is how chunks get to other nodes; nil: there are none.
@@ -97,6 +99,7 @@ func (c *Config) complete() error {
 	if c.groups == 0 {
 		c.groups = chunkGroups
 	}
+	def(&c.rewriteRate, rewriteRate)
 	if c.Partitions == 0 {
 		c.Partitions = DefaultPartitions
 	}
@@ -179,7 +182,9 @@ type Node struct {
 	// opening are groups that are being opened, some of them given up.
 	opening sync.WaitGroup
 	// step, in tests, is asked before each entry: an error is a coordinator that vanished.
-	step    atomic.Pointer[func() error]
+	step atomic.Pointer[func() error]
+	// sender, in tests, takes the place of access.Propose: answers are lost there.
+	sender  atomic.Pointer[func(ctx context.Context, id object.PartitionID, entry []byte) (*namespace.Result, error)]
 	full    atomic.Bool // the metadata's disk is down to its reserve
 	closing atomic.Bool
 	ready   atomic.Bool
@@ -269,15 +274,29 @@ func (n *Node) openMemory() error {
 		return err
 	}
 	for id := range n.ids(object.Control) {
-		n.parts = append(n.parts, &partition{id: id, pins: n.pins.Partition(id), dirty: make(chan struct{}, 1)})
+		n.parts = append(n.parts, &partition{id: id, pins: n.pins.Partition(id), dirty: make(chan struct{}, 1), opening: make(chan struct{}, 1)})
 	}
 	return nil
 }
 
+// beginOpening takes the partition's opening token. The opening that was given up
+// before goes on beside whatever comes next, on the same files: it has to end first.
+func (n *Node) beginOpening(ctx context.Context, p *partition) error {
+	select {
+	case p.opening <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return object.Errorf(object.KindTimeout, "partition %d: an earlier attempt to open it has not ended; check the disk: %w", p.id, ctx.Err())
+	case <-n.wal.Failed():
+		return object.Errorf(object.KindUnavailable, "partition %d did not start, the log failed: check the disk, then restart: %w", p.id, n.wal.Err())
+	}
+}
+
 // openGroup opens a group, and gives up when the log fails meanwhile: raft
 // knows no way back from a term that it cannot store (its caller waits for
-// good) and panics where it cannot read its log.
-func (n *Node) openGroup(ctx context.Context, cfg group.Config) (*group.Group, error) {
+// good) and panics where it cannot read its log. Where no group comes of it, failed is called
+// once when nothing goes on any more, which may be after openGroup returned.
+func (n *Node) openGroup(ctx context.Context, cfg group.Config, failed func() error) (*group.Group, error) {
 	type opened struct {
 		g   *group.Group
 		err error
@@ -298,7 +317,10 @@ func (n *Node) openGroup(ctx context.Context, cfg group.Config) (*group.Group, e
 	var err error
 	select {
 	case o := <-done:
-		return o.g, o.err
+		if o.err != nil {
+			return nil, errors.Join(o.err, failed())
+		}
+		return o.g, nil
 	case <-ctx.Done():
 		err = object.Errorf(object.KindTimeout, "partition %d did not start: %w", cfg.ID, ctx.Err())
 	case <-n.wal.Failed():
@@ -310,6 +332,7 @@ func (n *Node) openGroup(ctx context.Context, cfg group.Config) (*group.Group, e
 		if o := <-done; o.g != nil { // too late
 			_ = o.g.Close()
 		}
+		_ = failed()
 	}()
 	return nil, err
 }

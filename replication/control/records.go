@@ -227,6 +227,9 @@ type Header struct {
 	Planned    uint64    `cbor:"4,keyasint"` // epoch of the plan
 	Partitions int       `cbor:"5,keyasint"` // data partitions
 	Groups     int       `cbor:"6,keyasint"` // chunk groups of every layout
+	// Former are the ids that the cluster had before a majority was lost and it was
+	// recovered (Recover), oldest first: nodes that still are in one of those were left out.
+	Former []ClusterID `cbor:"7,keyasint,omitempty"`
 }
 
 // Target is the plan: where the partitions' replicas shall be, key M t.

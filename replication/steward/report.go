@@ -80,7 +80,7 @@ func (s *Steward) ask(nodes map[control.NodeID]time.Duration) {
 		under++
 		s.tasks.Go(func() {
 			r, err := s.askNode(node)
-			if err != nil {
+			if err != nil && s.ctx.Err() == nil {
 				s.complain.warn("ask "+string(node), "a node does not answer", err, "node", string(node))
 			}
 			if s.watch.end(node, r) {

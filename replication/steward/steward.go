@@ -8,6 +8,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -221,6 +222,7 @@ func Open(cfg Config) (*Steward, error) {
 		for node, addr := range id.Peers {
 			cfg.Book.adopt(node, addr)
 		}
+		cfg.Transport.SetFormer(clusterNames(id.Former))
 		if err := cfg.Transport.SetCluster(ClusterName(id.Cluster)); err != nil {
 			return nil, err
 		}
@@ -259,7 +261,12 @@ func (s *Steward) Start(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
+	left := make(chan error, 1)
+	go func() { left <- s.leftOut(ctx) }()
 	s.replicas.resume(ctx)
+	if err := <-left; err != nil {
+		return err
+	}
 	s.mu.Lock()
 	s.running = true
 	s.mu.Unlock()
@@ -315,7 +322,7 @@ func (s *Steward) Bootstrap(ctx context.Context, b control.Bootstrap) error {
 		return nil
 	}
 	peers := map[control.NodeID]string{s.cfg.Self.Node: s.cfg.Self.Peer}
-	if err := s.belong(b.Cluster, peers, true); err != nil {
+	if err := s.belong(b.Cluster, nil, peers, true); err != nil {
 		return err
 	}
 	fresh := map[object.PartitionID]record{}
@@ -337,12 +344,12 @@ func (s *Steward) Bootstrap(ctx context.Context, b control.Bootstrap) error {
 	if err := r.Err(); err != nil {
 		return err
 	}
-	return s.belong(b.Cluster, peers, false)
+	return s.belong(b.Cluster, nil, peers, false)
 }
 
 // belong keeps durably what cluster this node is of, and takes its name.
-func (s *Steward) belong(cluster control.ClusterID, peers map[control.NodeID]string, founding bool) error {
-	id := &Identity{Cluster: cluster, Node: s.cfg.Self.Node, Store: s.cfg.Self.Store, Secrets: s.cfg.Secrets, Peers: peers, Founding: founding}
+func (s *Steward) belong(cluster control.ClusterID, former []control.ClusterID, peers map[control.NodeID]string, founding bool) error {
+	id := &Identity{Cluster: cluster, Former: former, Node: s.cfg.Self.Node, Store: s.cfg.Self.Store, Secrets: s.cfg.Secrets, Peers: peers, Founding: founding}
 	if err := id.save(s.cfg.FS, s.cfg.Dir); err != nil {
 		return err
 	}
@@ -352,6 +359,7 @@ func (s *Steward) belong(cluster control.ClusterID, peers map[control.NodeID]str
 	for node, addr := range peers {
 		s.cfg.Book.adopt(node, addr)
 	}
+	s.cfg.Transport.SetFormer(clusterNames(former))
 	return s.cfg.Transport.SetCluster(ClusterName(cluster))
 }
 
@@ -365,11 +373,11 @@ func (s *Steward) adopt(st *control.State) error {
 		}
 	}
 	s.mu.Lock()
-	same := maps.Equal(peers, s.identity.Peers)
+	same := maps.Equal(peers, s.identity.Peers) && slices.Equal(st.Former, s.identity.Former)
 	cluster := s.identity.Cluster
 	s.mu.Unlock()
 	if same {
 		return nil
 	}
-	return s.belong(cluster, peers, false)
+	return s.belong(cluster, st.Former, peers, false)
 }
