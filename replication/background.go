@@ -32,6 +32,7 @@ func (n *Node) background() {
 	n.goWork(n.auditor)
 	n.goWork(n.scrubber)
 	n.goWork(n.mender)
+	n.goWork(n.chunkScrubber)
 	n.goWork(n.comparer)
 	n.goWork(n.dropper)
 	n.goWork(n.walker)
