@@ -104,25 +104,29 @@ func clientOf(t *testing.T, list []*served) *api.Client {
 // middle of their work. No call fails, nothing happens twice, no byte is wrong, and a
 // file that is open without a name lives on.
 func TestFailover(t *testing.T) {
-	for name, fail := range map[string]func(*served){
-		"stopped": func(s *served) { s.stop() },
-		"hung":    func(s *served) { s.proxy.Hang() },
+	nodes := threeServed(t)
+	for _, round := range []struct {
+		name       string
+		fail, mend func(*served)
+	}{
+		{"hung", func(s *served) { s.proxy.Hang() }, func(s *served) { s.proxy.Resume() }},
+		{"stopped", func(s *served) { s.stop() }, func(*served) {}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			nodes := threeServed(t)
-			w := &failoverWork{t: t, c: clientOf(t, nodes)}
-			_, err := w.c.CreateBucket(t.Context(), "box", "")
+		t.Run(round.name, func(t *testing.T) {
+			w := &failoverWork{t: t, c: clientOf(t, nodes), bucket: round.name}
+			_, err := w.c.CreateBucket(t.Context(), w.bucket, "")
 			check(t, err)
-			_, err = w.c.Put(t.Context(), "box", "log", strings.NewReader(""), api.PutOptions{})
+			_, err = w.c.Put(t.Context(), w.bucket, "log", strings.NewReader(""), api.PutOptions{})
 			check(t, err)
 			open := w.openOnMount(nodes)
 			rest := w.halfRead()
 			w.start()
-			w.until("some work before", 30)
-			fail(nodes[2])
+			w.until("some work before", 20)
+			round.fail(nodes[2])
+			t.Cleanup(func() { round.mend(nodes[2]) })
 			began := time.Now()
-			w.until("work after the failure", 60)
-			t.Logf("30 more operations of each kind took %v", time.Since(began))
+			w.until("work after the failure", 40)
+			t.Logf("20 more operations of each kind took %v", time.Since(began))
 			rest()
 			w.end()
 			open(began)
@@ -134,6 +138,7 @@ func TestFailover(t *testing.T) {
 type failoverWork struct {
 	t       *testing.T
 	c       *api.Client
+	bucket  string
 	puts    atomic.Int64
 	appends atomic.Int64
 	over    chan struct{}
@@ -160,10 +165,10 @@ func (w *failoverWork) start() {
 		})
 	}
 	ctx := w.t.Context()
-	log, err := w.c.Attributes(ctx, "box", "log")
+	log, err := w.c.Attributes(ctx, w.bucket, "log")
 	check(w.t, err)
 	work(&w.puts, func(i int64) error {
-		_, err := w.c.Put(ctx, "box", fmt.Sprintf("put/%d", i), bytes.NewReader(bodyOf(i)), api.PutOptions{})
+		_, err := w.c.Put(ctx, w.bucket, fmt.Sprintf("put/%d", i), bytes.NewReader(bodyOf(i)), api.PutOptions{})
 		return err
 	})
 	work(&w.appends, func(i int64) error {
@@ -213,7 +218,7 @@ func (w *failoverWork) end() {
 }
 
 func (w *failoverWork) read(key string) []byte {
-	r, err := w.c.Get(w.t.Context(), "box", key, api.GetOptions{})
+	r, err := w.c.Get(w.t.Context(), w.bucket, key, api.GetOptions{})
 	if err != nil {
 		w.t.Errorf("%s: %v", key, err)
 		return nil
@@ -228,11 +233,11 @@ func (w *failoverWork) read(key string) []byte {
 
 // halfRead reads a part of a large object; the returned function reads the rest.
 func (w *failoverWork) halfRead() (rest func()) {
-	body := make([]byte, 48<<20) // more than the system keeps for a reader
+	body := make([]byte, 24<<20) // more than the system keeps for a reader
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(body)
-	_, err := w.c.Put(w.t.Context(), "box", "large", bytes.NewReader(body), api.PutOptions{})
+	_, err := w.c.Put(w.t.Context(), w.bucket, "large", bytes.NewReader(body), api.PutOptions{})
 	check(w.t, err)
-	r, err := w.c.Get(w.t.Context(), "box", "large", api.GetOptions{})
+	r, err := w.c.Get(w.t.Context(), w.bucket, "large", api.GetOptions{})
 	check(w.t, err)
 	sum := sha256.New()
 	_, err = io.CopyN(sum, r, 1<<20)
@@ -253,7 +258,7 @@ func (w *failoverWork) openOnMount(nodes []*served) (after func(failed time.Time
 	need.FUSE(t)
 	dir := t.TempDir()
 	c := clientOf(t, nodes)
-	m, err := fs.Mount(t.Context(), fs.Options{Backend: fs.NewBackend(c), Bucket: "box", Dir: dir, HoldRenew: lease / 4})
+	m, err := fs.Mount(t.Context(), fs.Options{Backend: fs.NewBackend(c), Bucket: w.bucket, Dir: dir, HoldRenew: lease / 4})
 	check(t, err)
 	t.Cleanup(func() {
 		if err := m.Unmount(); err != nil {
@@ -275,9 +280,9 @@ func (w *failoverWork) openOnMount(nodes []*served) (after func(failed time.Time
 	other, err := api.NewClient([]string{nodes[0].proxy.Addr()}, api.ClientOptions{})
 	check(t, err)
 	defer other.Close()
-	check(t, other.Delete(t.Context(), "box", "nameless", api.Conditions{}))
+	check(t, other.Delete(t.Context(), w.bucket, "nameless", api.Conditions{}))
 	return func(failed time.Time) {
-		for i := 0; time.Since(failed) < 4*lease; i++ {
+		for i := 0; time.Since(failed) < 3*lease; i++ {
 			for _, f := range []*os.File{named, nameless} {
 				if _, err := f.WriteAt(fmt.Appendf(nil, "after %03d", i), 7); err != nil {
 					t.Fatalf("%s: %v", f.Name(), err)
@@ -294,7 +299,7 @@ func (w *failoverWork) openOnMount(nodes []*served) (after func(failed time.Time
 		}
 		// The stream of changes goes on at another node: what others write is seen.
 		seen := clientOf(t, nodes[:2])
-		_, err = seen.Put(t.Context(), "box", "new", strings.NewReader("made elsewhere"), api.PutOptions{})
+		_, err = seen.Put(t.Context(), w.bucket, "new", strings.NewReader("made elsewhere"), api.PutOptions{})
 		check(t, err)
 		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 			if b, err := os.ReadFile(filepath.Join(dir, "new")); err == nil && string(b) == "made elsewhere" {
