@@ -64,6 +64,7 @@ type Bucket struct {
 	Name    string
 	Root    object.InodeID // the bucket's root directory
 	Owner   string
+	Scheme  object.Scheme // how its data is kept
 	Created time.Time
 }
 

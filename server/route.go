@@ -46,6 +46,7 @@ func (s *Server) routes() {
 	s.handle("GET", "/buckets", counted, s.listBuckets)
 	s.handle("POST", "/buckets", counted, s.createBucket)
 	s.handle("GET", "/buckets/:bucket", counted, s.getBucket)
+	s.handle("PATCH", "/buckets/:bucket", counted, s.patchBucket)
 	s.handle("DELETE", "/buckets/:bucket", counted, s.deleteBucket)
 	s.handle("GET", "/buckets/:bucket/objects", counted, s.listObjects)
 	s.handle("GET", "/buckets/:bucket/uploads", counted, s.listUploads)

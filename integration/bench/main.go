@@ -26,7 +26,7 @@ func main() {
 		return
 	}
 	dir := flag.String("dir", "", "`DIR` for the data, on the disk to measure (default: the temporary directory)")
-	only := flag.String("only", "", "run only the parts whose name contains `WORD`: disk, rest, put, mount, node")
+	only := flag.String("only", "", "run only the parts whose name contains `WORD`: disk, rest, put, mount, node, cluster")
 	full := flag.Bool("full", false, "the full sizes: 1 GiB files and the whole Go tree")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)

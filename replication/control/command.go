@@ -30,6 +30,8 @@ type Command struct {
 	AddWidth *AddWidth `cbor:"30,keyasint,omitempty"`
 	Begin    *Begin    `cbor:"31,keyasint,omitempty"`
 	Advance  *Advance  `cbor:"32,keyasint,omitempty"`
+
+	Recover *Recover `cbor:"40,keyasint,omitempty"`
 }
 
 // DecodeCommand reads what Encode wrote; anything else is KindCorrupt, a later format KindVersion.
@@ -178,6 +180,11 @@ const (
 	Stable                        // Nodes: the new holders that are verified complete
 	Canceled                      // back to the old holders
 )
+
+// String is the step for people.
+func (s GroupStep) String() string {
+	return name([]string{Copying: "copying", Stable: "stable", Canceled: "canceled"}, int(s))
+}
 
 // Advance takes joint groups a step on.
 type Advance struct {

@@ -12,12 +12,21 @@ type Bucket struct {
 	Owner   string    `json:"owner,omitempty"`
 	Root    ID        `json:"root"` // the inode of its root directory
 	Created time.Time `json:"created"`
+	Storage Storage   `json:"storage"`
+	// Rewriting is there, in the answers about this one bucket, while its data follows Storage.
+	Rewriting *Rewriting `json:"rewriting,omitempty"`
 }
 
 // NewBucket is the body of POST /buckets.
 type NewBucket struct {
-	Name  Name   `json:"name"`
-	Owner string `json:"owner,omitempty"`
+	Name    Name     `json:"name"`
+	Owner   string   `json:"owner,omitempty"`
+	Storage *Storage `json:"storage,omitempty"` // nil: the default, three copies
+}
+
+// BucketChange is the body of PATCH /buckets/BUCKET.
+type BucketChange struct {
+	Storage *Storage `json:"storage"`
 }
 
 // BucketList is the answer to GET /buckets, in name order.
