@@ -169,7 +169,7 @@ func TestRecoverOneOfThree(t *testing.T) {
 	for _, id := range []string{"n2", "n4"} {
 		cfg := testConfig(t)
 		cfg.NodeID, cfg.API, cfg.Peer, cfg.LeasePeriod = id, "127.0.0.1:1", freeAddress(t), 30*time.Second
-		cfg.Join, cfg.Secret = []string{n.cfg.Peer}, n.secret.Reveal()
+		cfg.Join = []string{n.cfg.Peer}
 		all = append(all, reopened(t, cfg))
 	}
 	settled(t, n)

@@ -58,7 +58,7 @@ func run(ctx context.Context, parent, only string, full bool) (err error) {
 	for _, part := range []struct {
 		name string
 		run  func() error
-	}{{"rest", b.rest}, {"put", b.puts}, {"mount", b.mounts}, {"node", b.node}} {
+	}{{"rest", b.rest}, {"put", b.puts}, {"mount", b.mounts}, {"node", b.node}, {"cluster", b.cluster}} {
 		if !strings.Contains(part.name, only) {
 			continue
 		}
