@@ -1,7 +1,6 @@
 package replication
 
 import (
-	"context"
 	"time"
 
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
@@ -18,7 +17,6 @@ const (
 	sweepEvery   = 10 * time.Second
 	tidyEvery    = time.Minute
 	compactEvery = time.Minute
-	auditEvery   = time.Hour
 	reclaimBatch = 128
 	sessionIdle  = 24 * time.Hour
 )
@@ -34,6 +32,8 @@ func (n *Node) background() {
 	n.goWork(n.auditor)
 	n.goWork(n.scrubber)
 	n.goWork(n.mender)
+	n.goWork(n.comparer)
+	n.goWork(n.dropper)
 	n.goWork(n.walker)
 	n.goWork(n.rewriter)
 	n.goWork(n.secretWatcher)
@@ -257,68 +257,4 @@ func (n *Node) release(p *partition, here *replica) error {
 			return err
 		}
 	}
-}
-
-// auditor audits after the start and now and then: an entry whose outcome was
-// not known may have left chunks since.
-func (n *Node) auditor() {
-	tick := time.NewTicker(auditEvery)
-	defer tick.Stop()
-	for {
-		n.logged("orphan audit", n.audit(n.ctx))
-		select {
-		case <-n.ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
-
-// audit looks for chunks on this node's disks that no entry names: a crash
-// came between the chunk and its commit. The owner first refuses the upload
-// for ever; only then may a chunk that it still does not know be dropped.
-func (n *Node) audit(ctx context.Context) error {
-	if !n.alone.Load() {
-		return nil // whether another coordinator still uploads a chunk cannot be told yet
-	}
-	owners, err := n.chunks.Partitions()
-	if err != nil {
-		return err
-	}
-	for _, owner := range owners {
-		if int(owner) >= len(n.parts) {
-			n.log.Warn("chunks of a partition that this store does not have are left alone", "partition", owner)
-			continue
-		}
-		orphans := map[object.UploadID][]object.ChunkID{}
-		err := n.chunks.Each(ctx, owner, object.ChunkID{}, func(id object.ChunkID) error {
-			known, err := n.knows(ctx, id)
-			if err == nil && !known && !n.active.has(id.Upload) {
-				orphans[id.Upload] = append(orphans[id.Upload], id)
-			}
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		for upload, ids := range orphans {
-			if _, err := n.do(ctx, owner, &namespace.Command{Refuse: &namespace.RefuseUpload{Upload: upload}}); err != nil {
-				return err
-			}
-			if err := n.dropUnknown(ctx, ids, n.copies.DeleteHere); err != nil {
-				return err
-			}
-			n.log.Info("dropped chunks of an upload that was never committed", "upload", upload, "chunks", len(ids))
-		}
-	}
-	return nil
-}
-
-func (n *Node) knows(ctx context.Context, id object.ChunkID) (known bool, err error) {
-	err = n.inView(ctx, id.Owner, func(v *namespace.View) error {
-		live, releasing, err := v.Knows(id)
-		known = live || releasing
-		return err
-	})
-	return known, err
 }

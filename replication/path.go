@@ -223,6 +223,17 @@ func (n *Node) entry(ctx context.Context, dir object.InodeID, name string) (file
 	}
 }
 
+// entryUnder is entry in a directory that a path led to under an epoch, and
+// errAgain when it vanished meanwhile: the path is to be walked anew. With epoch 0
+// the directory was named by its number, and KindStale says that it is gone.
+func (n *Node) entryUnder(ctx context.Context, epoch uint64, dir object.InodeID, name string) (file, sub *namespace.Entry, err error) {
+	file, sub, err = n.entry(ctx, dir, name)
+	if epoch != 0 && object.IsKind(err, object.KindStale) {
+		return nil, nil, again{err}
+	}
+	return file, sub, err
+}
+
 // makeMissing makes the implicit directories of a place; the last of them in
 // partition last, so that it owns chunks that were uploaded for it.
 func (n *Node) makeMissing(ctx context.Context, p *place, last object.PartitionID) error {

@@ -53,6 +53,9 @@ func (n *Node) propose(ctx context.Context, id object.PartitionID, cmd *namespac
 	if cmd.Repeatable() {
 		send = n.access.ProposeRepeatable
 	}
+	if f := n.sender.Load(); f != nil {
+		send = *f
+	}
 	r, err := send(ctx, id, data)
 	if err != nil && cmd.Unstage != nil {
 		n.leftovers.add(id, cmd.Unstage.Content)
@@ -88,6 +91,9 @@ func (n *Node) doFor(ctx context.Context, id object.PartitionID, cmd *namespace.
 	defer func() { n.settleRestaged(id, cmd, r, err) }()
 	for attempt, scattered := 0, 0; ; attempt++ {
 		r, err = n.propose(ctx, id, cmd)
+		if err == nil {
+			noteDoubt(ctx, id, cmd, r)
+		}
 		switch {
 		case err != nil:
 			return nil, err

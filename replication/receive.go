@@ -67,7 +67,7 @@ func (n *Node) receive(ctx context.Context, owner object.PartitionID, like objec
 	if size > max {
 		return nil, tooLarge(max)
 	}
-	rc := &received{owner: owner, upload: newUploadID()}
+	rc := &received{owner: owner, upload: n.newUpload()}
 	head := int64(object.MaxInline)
 	if size >= 0 {
 		head = min(head, size)
@@ -172,13 +172,10 @@ func fill(r io.Reader, buf []byte) (n int, end bool, err error) {
 // of. No entry that could name them is under way.
 func (n *Node) dropUnknown(ctx context.Context, ids []object.ChunkID, drop func(context.Context, []object.ChunkID) error) error {
 	var unknown []object.ChunkID
-	for _, id := range ids {
-		known, err := n.knows(ctx, id)
-		if err != nil {
+	if len(ids) > 0 { // all of one owner
+		var err error
+		if unknown, err = n.unknown(ctx, ids[0].Owner, ids); err != nil {
 			return err
-		}
-		if !known {
-			unknown = append(unknown, id)
 		}
 	}
 	return drop(ctx, unknown)

@@ -55,7 +55,7 @@ func (n *Node) renameKeys(ctx context.Context, bucket, key, newBucket, newKey st
 	if !from.found() {
 		return nil, errNoObject()
 	}
-	file, sub, err := n.entry(ctx, from.dir, from.name)
+	file, sub, err := n.entryUnder(ctx, from.epoch, from.dir, from.name)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +107,7 @@ func (n *Node) renameFile(ctx context.Context, rn renaming, e *namespace.Entry) 
 	if rn.flags.Exchange {
 		return nil, object.Errorf(object.KindNotSupported, "names of two directories cannot be exchanged yet")
 	}
-	old, sub, err := n.entry(ctx, rn.newDir, rn.newName)
+	old, sub, err := n.entryUnder(ctx, rn.epoch, rn.newDir, rn.newName)
 	switch {
 	case err != nil:
 		return nil, err
@@ -192,7 +192,7 @@ func (n *Node) epoch(ctx context.Context) (epoch uint64, err error) {
 
 // moveDir moves with the record taken. ended: nothing of it is left to do.
 func (n *Node) moveDir(ctx context.Context, rn renaming, e *namespace.Entry, rec *namespace.DirRename) (_ *namespace.Result, ended bool, _ error) {
-	old, sub, err := n.entry(ctx, rn.newDir, rn.newName)
+	old, sub, err := n.entryUnder(ctx, rn.epoch, rn.newDir, rn.newName)
 	switch {
 	case err != nil:
 		return nil, true, err

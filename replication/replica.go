@@ -26,6 +26,9 @@ type partition struct {
 	here    atomic.Pointer[replica]
 	// strayed: there may be strays, rewriting: there may be walks.
 	strayed, rewriting atomic.Bool
+	// opening holds a token while the replica's stores are being opened or dropped. An
+	// opening that was given up goes on until the disk answers.
+	opening chan struct{}
 }
 
 // replica is this node's replica of a partition, while it is open.
@@ -60,13 +63,16 @@ func (p *partition) led() *replica {
 // host opens and closes this node's replicas for the steward.
 type host struct{ n *Node }
 
-func (n *Node) replicaPath() string { return filepath.Join(n.cfg.MetadataPath, "replicas") }
+// replicasName is the directory of what replicas keep beside their logs.
+const replicasName = "replicas"
+
+func (n *Node) replicaPath() string { return filepath.Join(n.cfg.MetadataPath, replicasName) }
 
 // Open implements steward.Host.
 func (h host) Open(ctx context.Context, id object.PartitionID, name control.ReplicaID, how steward.Start) (steward.Group, error) {
 	g, err := h.open(ctx, id, name, how)
 	if err != nil {
-		return nil, h.n.hopeless(err)
+		return nil, h.n.unopened(ctx, id, name, err)
 	}
 	return g, nil
 }
@@ -80,9 +86,13 @@ func (h host) open(ctx context.Context, id object.PartitionID, name control.Repl
 	if n.wal.Err() != nil {
 		return nil, object.Errorf(object.KindUnavailable, "the write-ahead log failed: check the disk, then restart this node: %w", n.wal.Err())
 	}
+	if err := n.beginOpening(ctx, p); err != nil {
+		return nil, err
+	}
 	r := &replica{id: name, machine: n.newMachine(p)}
 	link, err := n.net.Group(id)
 	if err != nil {
+		<-p.opening
 		return nil, err
 	}
 	r.group, err = n.openGroup(ctx, group.Config{
@@ -91,10 +101,11 @@ func (h host) open(ctx context.Context, id object.PartitionID, name control.Repl
 		OnLeader:  func(leads bool, term uint64) { n.led(p, leads, term) },
 		OnMembers: func(uint64, []group.Member) { n.steward.Wake() },
 		OnRestore: func(applied uint64) { n.restored(p, applied) },
-	})
+	}, func() error { defer func() { <-p.opening }(); return link.Close() })
 	if err != nil {
-		return nil, errors.Join(err, link.Close())
+		return nil, err
 	}
+	defer func() { <-p.opening }()
 	if err := n.access.Attach(id, access.Replica{ID: name.String(), Group: r.group, Machine: r.machine}); err != nil {
 		return nil, errors.Join(err, r.group.Close())
 	}
@@ -125,6 +136,14 @@ func (h host) Close(id object.PartitionID, name control.ReplicaID) error {
 
 // Drop implements steward.Host.
 func (h host) Drop(ctx context.Context, id object.PartitionID, _ control.ReplicaID) error {
+	p, err := h.n.partition(id)
+	if err != nil {
+		return err
+	}
+	if err := h.n.beginOpening(ctx, p); err != nil { // not while an opening that was given up reads it
+		return err
+	}
+	defer func() { <-p.opening }()
 	return group.Destroy(ctx, h.n.cfg.FS, h.n.replicaPath(), h.n.wal.Group(id), id, h.n.meta.Partition(id).DropAll)
 }
 

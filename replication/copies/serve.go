@@ -22,6 +22,7 @@ func (s *Store) Handler() http.Handler {
 	mux.HandleFunc("GET /chunks/{id}", s.handle(s.serveRead)) // HEAD too
 	mux.HandleFunc("POST /chunks/{id}/repair", s.handle(s.serveRepair))
 	mux.HandleFunc("POST /chunks/delete", s.handle(s.serveDelete))
+	mux.HandleFunc("POST /chunks/list", s.serveList)
 	return mux
 }
 

@@ -502,6 +502,10 @@ type Result struct {
 	// Recalled: it is the kept result of an earlier entry with the same token;
 	// this one did nothing.
 	Recalled bool `cbor:"-"`
+	// Doubtful: an attempt at the same entry whose outcome is unknown came before this
+	// one. Where this result is kept for the entry's token (Kept), the earlier one can
+	// do nothing any more; else it may still be applied.
+	Doubtful bool `cbor:"-"`
 
 	// Transient answers, never stored with a token: Meet is a transaction that
 	// is in the way; Again asks to resolve the path anew; Elsewhere names an
@@ -523,6 +527,9 @@ func (r *Result) Err() error {
 	}
 	return object.Errorf(r.Kind, "%s", r.Message)
 }
+
+// Kept reports whether the result is kept for its entry's token, if that has one.
+func (r *Result) Kept() bool { return !r.transient() }
 
 func (r *Result) transient() bool {
 	return r.Meet != nil || r.Again || r.Elsewhere != 0 || r.Scattered || r.Fenced || r.Partial

@@ -202,29 +202,6 @@ type Usage struct {
 	FreeInodes  uint64 `json:"free_inodes"`
 }
 
-// Cluster is the answer to GET /cluster.
-type Cluster struct {
-	Node       string      `json:"node"`
-	Version    string      `json:"version"`
-	Started    time.Time   `json:"started"`
-	Ready      bool        `json:"ready"`
-	Usage      Usage       `json:"usage"`
-	Partitions []Partition `json:"partitions"`
-
-	Cluster string        `json:"cluster"` // its id
-	Epoch   uint64        `json:"epoch"`   // of the cluster's map
-	Nodes   []ClusterNode `json:"nodes"`
-}
-
-// ClusterNode is one node of the cluster.
-type ClusterNode struct {
-	ID     string `json:"id"`
-	State  string `json:"state"` // joining, up, draining, gone, removed
-	API    string `json:"api,omitempty"`
-	Zone   string `json:"zone,omitempty"`
-	Weight uint32 `json:"weight"`
-}
-
 // Partition is one Raft group.
 type Partition struct {
 	ID      object.PartitionID `json:"id"`

@@ -1,0 +1,12 @@
+package replication
+
+// The methods of the transport that a Node itself serves. The numbers cross the wire:
+// never used again for something else.
+const (
+	methodUploads uint16 = 0x60 // audit.go: ids of uploads → which are under way
+)
+
+// serveCalls answers the questions of other nodes.
+func (n *Node) serveCalls() {
+	n.net.HandleCall(methodUploads, n.serveUploads)
+}
