@@ -32,6 +32,7 @@ func (n *Node) background() {
 	n.goWork(n.auditor)
 	n.goWork(n.scrubber)
 	n.goWork(n.mender)
+	n.goWork(n.feedEvents)
 	n.goWork(n.secretWatcher)
 	n.goWork(func() { n.copies.Run(n.ctx) })
 	n.goWork(func() { n.pins.Run(n.ctx) })

@@ -4,9 +4,11 @@ package replication
 // never used again for something else.
 const (
 	methodUploads uint16 = 0x60 // audit.go: ids of uploads → which are under way
+	methodEvents  uint16 = 0x61 // events_feed.go: feedAsk → feedAnswer
 )
 
 // serveCalls answers the questions of other nodes.
 func (n *Node) serveCalls() {
 	n.net.HandleCall(methodUploads, n.serveUploads)
+	n.net.HandleCall(methodEvents, n.serveFeed)
 }

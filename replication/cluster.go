@@ -445,4 +445,5 @@ func (n *Node) takeMap() {
 	}
 	n.access.Update(s.Epoch, table)
 	n.state.Store(s)
+	nudge(n.hub.news) // replicas may have come or gone
 }
