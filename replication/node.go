@@ -71,6 +71,8 @@ type Config struct {
 	// walSegment is the length of a log segment; in tests, to have many. memTable is
 	// the size of the metadata's memtables: large ones take the race detector long.
 	walSegment, memTable int64
+	// clock, in tests, is this node's, which may be wrong.
+	clock func() time.Time
 	// opened, in tests, gets each replica that was opened.
 	opened func(*replica)
 	// net is how chunks get to other nodes; nil: there are none.
@@ -170,6 +172,8 @@ type Node struct {
 	// sender, in tests, takes the place of access.Propose: answers are lost there.
 	sender  atomic.Pointer[func(ctx context.Context, id object.PartitionID, entry []byte) (*namespace.Result, error)]
 	full    atomic.Bool // the metadata's disk is down to its reserve
+	peers   peers       // what the other nodes say of themselves
+	seen    seenTxs
 	closing atomic.Bool
 	ready   atomic.Bool
 }
