@@ -152,7 +152,7 @@ func (a *app) clusterCommand() *cobra.Command {
 	}
 	a.endpointFlag(status)
 	status.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	c.AddCommand(status, a.checkCommand())
+	c.AddCommand(status, a.checkCommand(), a.recoverCommand())
 	return c
 }
 
