@@ -16,13 +16,13 @@ import (
 // drain moves a thousand chunk groups.
 func viewed(t *testing.T, n *Node, what string, ok func(*Overview) bool) *Overview {
 	t.Helper()
-	for deadline := time.Now().Add(4 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(4 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
 		o, err := n.View(t.Context())
 		if err == nil && ok(o) {
 			return o
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("gave up waiting for %s: %+v, %v", what, o, err)
+			t.Fatalf("gave up waiting for %s: %v", what, err)
 		}
 	}
 }
