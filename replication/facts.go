@@ -10,14 +10,11 @@ import (
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
-// methodFacts asks a node what it is like: (empty) → factSheet, in JSON, so that nodes of
-// different versions understand what both know.
-const methodFacts uint16 = 0x60
-
 // factsFor bounds the question to a node; who takes longer is shown as unreachable.
 const factsFor = time.Second
 
-// factSheet is what a node tells others of itself.
+// factSheet is what a node tells others of itself (methodFacts), in JSON, so that nodes of
+// different versions understand what both know.
 type factSheet struct {
 	Incarnation object.UploadID `json:"incarnation"`
 	Version     string          `json:"version"`
