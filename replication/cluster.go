@@ -74,7 +74,6 @@ func (n *Node) openCluster(ctx context.Context) (err error) {
 		return err
 	}
 	n.net.HandleHTTP(n.copies.Handler())
-	n.net.HandleCall(methodRanges, n.serveRanges)
 	n.pins.Serve(n.net)
 	n.net.HandleCall(methodFacts, n.serveFacts)
 	n.serveCalls()

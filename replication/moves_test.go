@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -533,4 +534,93 @@ func TestMoverStopped(t *testing.T) {
 		t.Fatalf("%d bytes came after the stop, of %d in all: it began anew", again, all)
 	}
 	wrote.check(t, second)
+}
+
+// TestUploadAcrossMove: a chunk of an upload that is under way while its group moves is
+// waited for, and comes along; one of an upload that nobody drives any more is not.
+func TestUploadAcrossMove(t *testing.T) {
+	first := joinNode(t, nil, "n1")
+	if _, err := first.CreateBucket(t.Context(), "box", "me"); err != nil {
+		t.Fatal(err)
+	}
+	orphan := object.ChunkID{Owner: 1, Upload: newUploadID()} // of a process that is no more
+	if _, err := first.copies.PutPieces(t.Context(), orphan, copies.Copies(3), [][]byte{[]byte("left behind")}, func() {}); err != nil {
+		t.Fatal(err)
+	}
+	body, r := strings.Repeat("slow", 50_000), make(chan string)
+	done := make(chan error, 1)
+	go func() {
+		_, err := first.Put(t.Context(), "box", "slow", &parts{from: r}, PutOptions{Size: int64(len(body))})
+		done <- err
+	}()
+	r <- body[:150_000] // two chunks, and some
+	onDisk := func() (ids []object.ChunkID) {
+		owners, err := first.chunks.Partitions()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range owners {
+			if err := first.chunks.Each(t.Context(), p, object.ChunkID{}, func(id object.ChunkID) error {
+				if id != orphan {
+					ids = append(ids, id)
+				}
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return ids
+	}
+	eventually(t, "two chunks on disk", func() error {
+		if n := len(onDisk()); n < 2 {
+			return fmt.Errorf("%d", n)
+		}
+		return nil
+	})
+	waiting := map[int]bool{}
+	l := first.places.byWidth[3].Load()
+	for _, id := range onDisk() {
+		waiting[l.Group(id)] = true
+	}
+	second := joinNode(t, first, "n2")
+	eventually(t, "the groups without the upload", func() error {
+		s, err := first.Control(t.Context())
+		if err != nil {
+			return err
+		}
+		for i, g := range s.Layout(3).Groups {
+			if moved := g.Next == nil && slices.Contains(g.Holders, "n2"); moved == waiting[i] {
+				return fmt.Errorf("group %d is on %q, going to %q; of the upload: %v", i, g.Holders, g.Next, waiting[i])
+			}
+		}
+		return nil
+	})
+	r <- body[150_000:]
+	close(r)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	nodes := []*Node{first, second}
+	placed(t, first, 2, nodes...)
+	complete(t, nodes)
+	objects{"slow": body}.check(t, second)
+}
+
+// parts is a body that comes in parts.
+type parts struct {
+	from chan string
+	rest string
+}
+
+func (p *parts) Read(b []byte) (int, error) {
+	if p.rest == "" {
+		more, ok := <-p.from
+		if !ok {
+			return 0, io.EOF
+		}
+		p.rest = more
+	}
+	n := copy(b, p.rest)
+	p.rest = p.rest[n:]
+	return n, nil
 }
