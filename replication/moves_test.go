@@ -314,11 +314,55 @@ func TestFourthNode(t *testing.T) {
 		}
 		return nil
 	})
+	checkDrop(t, nodes, list[0])
 	settledOn(t, fourth)
-	checkRanges(t, fourth)
+	checkRanges(t, nodes)
 	for _, more := range append(added, wrote) {
 		more.check(t, fourth)
 	}
+}
+
+// checkDrop: a copy that is at no holder of its chunk stays until a quorum of the
+// holders has good ones.
+func checkDrop(t *testing.T, nodes []*Node, c namespace.ChunkRef) {
+	t.Helper()
+	var in []*Node
+	var out *Node
+	for _, n := range nodes {
+		if n.holdsNow(placement.NodeID(n.cfg.NodeID), c) {
+			in = append(in, n)
+		} else {
+			out = n
+		}
+	}
+	data, err := in[0].chunks.ReadAll(t.Context(), c.ID, [32]byte(c.SHA256))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.chunks.Put(t.Context(), c.ID, data); err != nil {
+		t.Fatal(err)
+	}
+	if err := in[0].chunks.Delete(t.Context(), c.ID); err != nil {
+		t.Fatal(err)
+	}
+	damageFile(t, in[1], c.ID) // one of three is good now
+	if _, err := out.dropMoved(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := out.chunks.Has(c.ID); err != nil || !ok {
+		t.Fatalf("a copy was dropped of which one holder has another: %v", err)
+	}
+	if left, err := in[0].compare(t.Context()); left || err != nil {
+		t.Fatalf("left %v, %v", left, err)
+	}
+	eventually(t, "the drop, now that two have it", func() error {
+		left, err := out.dropMoved(t.Context())
+		if ok, _ := out.chunks.Has(c.ID); ok || left || err != nil {
+			return fmt.Errorf("there %v, left %v: %v", ok, left, err)
+		}
+		return nil
+	})
+	eventually(t, "the damaged copy whole again", func() error { return missingAt([]namespace.ChunkRef{c}, out.places, nodes) })
 }
 
 // settledOn waits until every partition is where the plan has it.
