@@ -74,6 +74,7 @@ func (n *Node) openCluster(ctx context.Context) (err error) {
 		return err
 	}
 	n.net.HandleHTTP(n.copies.Handler())
+	n.net.HandleCall(methodRanges, n.serveRanges)
 	n.pins.Serve(n.net)
 	n.net.HandleCall(methodFacts, n.serveFacts)
 	n.serveCalls()
@@ -469,4 +470,5 @@ func (n *Node) takeMap() {
 	n.adoptLayouts(n.state.Load(), s)
 	n.access.Update(s.Epoch, table)
 	n.state.Store(s)
+	nudge(n.hub.news) // replicas may have come or gone
 }
