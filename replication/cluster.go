@@ -75,12 +75,14 @@ func (n *Node) openCluster(ctx context.Context) (err error) {
 	}
 	n.net.HandleHTTP(n.copies.Handler())
 	n.pins.Serve(n.net)
+	n.net.HandleCall(methodFacts, n.serveFacts)
 	n.serveCalls()
 	if n.access, err = access.New(access.Config{Self: n.cfg.NodeID, Transport: n.net, Check: n.admit, Logger: n.log}); err != nil {
 		return err
 	}
 	if n.steward, err = steward.Open(steward.Config{Self: self, Secrets: n.secrets, Dir: n.cfg.MetadataPath, FS: n.cfg.FS,
-		Host: host{n}, Transport: n.net, Book: n.book, Propose: n.propose0, State: n.controlState, Logger: n.log}); err != nil {
+		Host: host{n}, Transport: n.net, Book: n.book, Propose: n.propose0, State: n.controlState,
+		Adopted: n.adopted, Copy: n.copyGroups, Verified: n.moves.list, Logger: n.log}); err != nil {
 		return err
 	}
 	if err := n.seed(); err != nil {
@@ -129,14 +131,38 @@ func (n *Node) enter(ctx context.Context, listener net.Listener) error {
 		if n.cfg.ReplicationFactor != 0 {
 			settings.RF = n.cfg.ReplicationFactor
 		}
-		if err := n.steward.Bootstrap(ctx, control.Bootstrap{Cluster: control.ClusterID(id), Partitions: n.cfg.Partitions, Groups: chunkGroups, Settings: settings}); err != nil {
+		if err := n.steward.Bootstrap(ctx, control.Bootstrap{Cluster: control.ClusterID(id), Partitions: n.cfg.Partitions, Groups: n.cfg.groups, Settings: settings}); err != nil {
 			return err
 		}
 	}
 	if err := n.steward.Start(ctx); err != nil {
 		return err
 	}
-	return n.settleIn(ctx)
+	if err := n.settleIn(ctx); err != nil {
+		return err
+	}
+	return n.openPlaces(ctx)
+}
+
+// openPlaces waits until this node has adopted the newest map that there was at some
+// time after its start. So an epoch that it said it has adopted stays adopted when it
+// crashes, though what it has of the control state may go back: what was adopted
+// was committed, and is in what is read here.
+func (n *Node) openPlaces(ctx context.Context) error {
+	for round := 0; ; round++ {
+		s, err := n.Control(ctx)
+		if err == nil {
+			err = n.newer(ctx, s.Epoch)
+		}
+		if err == nil {
+			n.places.shut.Store(false)
+			n.steward.Wake()
+			return nil
+		}
+		if why := pause(ctx, round); why != nil || !object.IsKind(err, object.KindUnavailable) {
+			return err
+		}
+	}
 }
 
 // checkRecords refuses to wait for others where there are none: the only node of a
@@ -440,9 +466,7 @@ func (n *Node) takeMap() {
 		}
 	}
 	n.alone.Store(len(s.Nodes) == 1)
-	for _, l := range s.Layouts {
-		n.places.adopt(l.Layout)
-	}
+	n.adoptLayouts(n.state.Load(), s)
 	n.access.Update(s.Epoch, table)
 	n.state.Store(s)
 	nudge(n.hub.news) // replicas may have come or gone

@@ -126,6 +126,9 @@ func (n *Node) survey() (s survey, err error) {
 	if err := n.checkFormats(); err != nil {
 		return s, err
 	}
+	if err := n.recovering(); err != nil {
+		return s, err
+	}
 	owners := map[string]*layout{}
 	for _, dir := range n.cfg.StoragePaths {
 		if owners[dir], err = readLayout(n.cfg.FS, dir); err != nil {

@@ -35,6 +35,7 @@ const (
 	// DefaultMetadataReserve is room for Badger's memtables, whose files are
 	// mapped sparsely: a full disk would end the process, not fail a write.
 	DefaultMetadataReserve = 512 << 20
+	DefaultRepairRate      = 64 << 20
 	// MaxReplicationFactor is the largest of a cluster.
 	MaxReplicationFactor = placement.MaxReplicas
 )
@@ -65,18 +66,25 @@ type Config struct {
 	// MetadataReserve is the free space, in bytes, on the disk of MetadataPath
 	// below which nothing is taken that grows; deleting goes on. Negative: none.
 	MetadataReserve int64
-	FS              vfs.FS // default vfs.OS()
-	Logger          *slog.Logger
+	// RepairRate bounds, in bytes a second, what this node fetches to mend chunks, and as
+	// much again to take over those that move to it.
+	RepairRate int64
+	FS         vfs.FS // default vfs.OS()
+	Logger     *slog.Logger
 
 	// walSegment is the length of a log segment; in tests, to have many. memTable is
 	// the size of the metadata's memtables: large ones take the race detector long.
 	walSegment, memTable int64
 	// clock, in tests, is this node's, which may be wrong.
 	clock func() time.Time
+	// rewriteRate bounds the rewriting of data whose bucket's scheme changed, in bytes a second.
+	rewriteRate int64
 	// opened, in tests, gets each replica that was opened.
 	opened func(*replica)
 	// net is how chunks get to other nodes; nil: there are none.
 	net *chunkNet
+	// groups is the number of chunk groups, in tests less than chunkGroups.
+	groups int
 }
 
 func (c *Config) complete() error {
@@ -89,6 +97,11 @@ func (c *Config) complete() error {
 	def(&c.MaxObjectSize, DefaultMaxObjectSize)
 	def(&c.BufferMemory, DefaultBufferMemory)
 	def(&c.MetadataReserve, DefaultMetadataReserve)
+	def(&c.RepairRate, DefaultRepairRate)
+	if c.groups == 0 {
+		c.groups = chunkGroups
+	}
+	def(&c.rewriteRate, rewriteRate)
 	if c.Partitions == 0 {
 		c.Partitions = DefaultPartitions
 	}
@@ -116,6 +129,8 @@ func (c *Config) complete() error {
 		return object.Errorf(object.KindInvalid, "Partitions is %d: give 1 to %d", c.Partitions, object.MaxPartitions-1)
 	case c.ChunkSize < 64<<10 || c.ChunkSize > 64<<20:
 		return object.Errorf(object.KindInvalid, "ChunkSize is %d: give 64 KiB to 64 MiB", c.ChunkSize)
+	case c.RepairRate < 1<<10:
+		return object.Errorf(object.KindInvalid, "RepairRate is %d: give at least 1024 bytes a second, or damage is mended too late", c.RepairRate)
 	case c.ReplicationFactor < 0 || c.ReplicationFactor > placement.MaxReplicas:
 		return object.Errorf(object.KindInvalid, "ReplicationFactor is %d: give 1 to %d", c.ReplicationFactor, placement.MaxReplicas)
 	case c.Peer == "" && len(c.Join) > 0:
@@ -138,6 +153,7 @@ type Node struct {
 	chunks *chunk.Store  // of this node's disks: what every request reads and writes goes through copies
 	copies *copies.Store // chunks at all their holders
 	places *places       // where those are
+	moves  moves         // chunks on their way here, and away
 	cluster
 	// damaged are chunks here that went to quarantine, for the mender.
 	damaged chan object.ChunkID
@@ -190,6 +206,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	n.patience.Store(int64(proposeTimeout))
 	n.rename, n.compacting = make(chan struct{}, 1), make(chan struct{}, compactors)
 	n.damaged = make(chan object.ChunkID, maxDamaged)
+	n.moves.open(cfg.RepairRate)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {

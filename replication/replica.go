@@ -55,7 +55,10 @@ func (p *partition) led() *replica {
 // host opens and closes this node's replicas for the steward.
 type host struct{ n *Node }
 
-func (n *Node) replicaPath() string { return filepath.Join(n.cfg.MetadataPath, "replicas") }
+// replicasName is the directory of what replicas keep beside their logs.
+const replicasName = "replicas"
+
+func (n *Node) replicaPath() string { return filepath.Join(n.cfg.MetadataPath, replicasName) }
 
 // Open implements steward.Host.
 func (h host) Open(ctx context.Context, id object.PartitionID, name control.ReplicaID, how steward.Start) (steward.Group, error) {

@@ -32,6 +32,7 @@ var floors = map[string]int{
 	"replication/namespace": 4,
 	"replication/copies":    5,
 	"replication/pins":      5,
+	"replication/recovery":  4,
 	"replication/remote":    4,
 	"replication/transport": 4,
 	"replication/access":    5,

@@ -227,6 +227,9 @@ type Header struct {
 	Planned    uint64    `cbor:"4,keyasint"` // epoch of the plan
 	Partitions int       `cbor:"5,keyasint"` // data partitions
 	Groups     int       `cbor:"6,keyasint"` // chunk groups of every layout
+	// Former are the ids that the cluster had before a majority was lost and it was
+	// recovered (Recover), oldest first: nodes that still are in one of those were left out.
+	Former []ClusterID `cbor:"7,keyasint,omitempty"`
 }
 
 // Target is the plan: where the partitions' replicas shall be, key M t.
@@ -306,9 +309,10 @@ type Settings struct {
 	GroupsPerNode int           `cbor:"7,keyasint"`
 }
 
-// DefaultSettings suit three nodes and three hundred.
+// DefaultSettings suit three nodes and three hundred. Many chunk groups move at once: what
+// they carry keeps to each node's rate, and a joint group costs its writes one holder more.
 func DefaultSettings() Settings {
-	return Settings{RF: 3, Voters: MaxVoters, GoneAfter: 10 * time.Minute, Moves: 8, MovesPerNode: 2, GroupMoves: 64, GroupsPerNode: 16}
+	return Settings{RF: 3, Voters: MaxVoters, GoneAfter: 10 * time.Minute, Moves: 8, MovesPerNode: 2, GroupMoves: 256, GroupsPerNode: 128}
 }
 
 // Validate says what is wrong with the settings, as KindInvalid.

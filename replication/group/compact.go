@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -109,15 +110,14 @@ func bootstrap(cfg Config) error {
 	if err := cfg.Log.SetUint64([]byte(keyCurrentTerm), 1); err != nil {
 		return err
 	}
-	list := cfg.Members
+	list := slices.Clone(cfg.Members)
 	if len(list) == 0 {
 		list = []Member{{ID: cfg.Node, Address: cfg.Address}}
 	}
-	var config raft.Configuration
-	for _, m := range list {
-		config.Servers = append(config.Servers, raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(m.ID), Address: raft.ServerAddress(m.Address)})
+	for i := range list {
+		list[i].Voter = true
 	}
-	return cfg.Log.StoreLog(&raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(config)})
+	return cfg.Log.StoreLog(&raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(configuration(list))})
 }
 
 // compactSoon compacts in the background unless that is under way.

@@ -36,6 +36,11 @@ type Command struct {
 	Compact   *CompactExtents `cbor:"28,keyasint,omitempty"`
 	Keep      *Keep           `cbor:"29,keyasint,omitempty"`
 
+	SetScheme   *SetScheme   `cbor:"50,keyasint,omitempty"`
+	Unstray     *Unstray     `cbor:"51,keyasint,omitempty"`
+	Rewrite     *Rewrite     `cbor:"52,keyasint,omitempty"`
+	StepRewrite *StepRewrite `cbor:"53,keyasint,omitempty"`
+
 	Prepare  *Prepare  `cbor:"30,keyasint,omitempty"`
 	Decide   *Decide   `cbor:"31,keyasint,omitempty"`
 	RefuseTx *RefuseTx `cbor:"32,keyasint,omitempty"`
@@ -115,6 +120,7 @@ type Restaged struct {
 // a token makes the second do nothing, or it only ends, settles or tells something.
 func (c *Command) Repeatable() bool {
 	return c.Token != nil || c.RefuseTx != nil || c.Finish != nil || c.Init != nil || c.RaiseEpoch != nil || c.EndSession != nil ||
+		c.SetScheme != nil || c.Unstray != nil || c.StepRewrite != nil ||
 		c.Control != nil || c.Unstage != nil || c.Reclaim != nil || c.Released != nil || c.Refuse != nil
 }
 
@@ -195,6 +201,11 @@ type Body struct {
 	Staged bool `cbor:"5,keyasint,omitempty"`
 	// Existing: the chunks were committed before (a copy): they must be alive.
 	Existing bool `cbor:"6,keyasint,omitempty"`
+	// Made is the scheme of all its chunks, staged ones among them; Mixed: they are of several.
+	Made  object.Scheme `cbor:"7,keyasint,omitempty"`
+	Mixed bool          `cbor:"8,keyasint,omitempty"`
+
+	sharing bool // of Shares: an extent with a chunk was there
 }
 
 // MaxExtents is the largest number of extents in one entry.
@@ -390,6 +401,10 @@ type PutDentry struct {
 	Mount   bool           `cbor:"6,keyasint,omitempty"`
 	// Look again when the name is taken by now: it was to be free or replaced.
 	Look bool `cbor:"7,keyasint,omitempty"`
+	// Inherits: a new directory that was given the scheme Like of its parent. Look
+	// again when the parent has another one by now.
+	Inherits bool          `cbor:"8,keyasint,omitempty"`
+	Like     object.Scheme `cbor:"9,keyasint,omitempty"`
 }
 
 // DropDentry drops a directory's name, if it still leads to that directory.

@@ -232,6 +232,14 @@ func (s *state) dispatch(c *Command) *Result {
 		return s.endSession(c.EndSession)
 	case c.Control != nil:
 		return s.control(c.Control)
+	case c.SetScheme != nil:
+		return s.setScheme(c.SetScheme)
+	case c.Unstray != nil:
+		return s.unstray(c.Unstray)
+	case c.Rewrite != nil:
+		return s.rewrite(c.Rewrite)
+	case c.StepRewrite != nil:
+		return s.stepRewrite(c.StepRewrite)
 	}
 	return failf(object.KindVersion, "a log entry with an operation that this program does not know: upgrade this node")
 }

@@ -271,6 +271,9 @@ func (s *state) decidePutDentry(c *PutDentry, tx *TxID) *Result {
 	if bad != nil {
 		return bad
 	}
+	if c.Inherits && c.Like != dir.I.Scheme {
+		return &Result{Failed: true, Kind: object.KindConflict, Message: "the bucket's storage was changed meanwhile", Again: true}
+	}
 	// The other kind of entry under this name matters to a mount only.
 	isDir := c.Type == object.TypeDirectory
 	if c.Mount {

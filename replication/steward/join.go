@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/skshohagmiah/bucketdb/replication/control"
@@ -50,7 +51,7 @@ func (s *Steward) Join(ctx context.Context, addresses []string) error {
 	for _, p := range a.Peers {
 		peers[p.Node] = p.Peer
 	}
-	if err := s.belong(a.Cluster, peers, false); err != nil {
+	if err := s.belong(a.Cluster, nil, peers, false); err != nil {
 		return err
 	}
 	s.log.Info("joined the cluster", "cluster", ClusterName(a.Cluster), "nodes", len(peers))
@@ -179,6 +180,9 @@ func (s *Steward) askAddress(ctx context.Context, addr string, request []byte) (
 	ctx, cancel := context.WithTimeout(ctx, joinTry)
 	defer cancel()
 	_, b, err := s.cfg.Transport.CallAddress(ctx, addr, MethodJoin, request)
+	if errors.Is(err, transport.ErrLeftOut) {
+		return nil, &object.Error{Kind: object.KindPermission, Err: &finalError{err}}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -240,4 +244,39 @@ func (s *Steward) serveJoin(ctx context.Context, from transport.Peer, request []
 	}
 	slices.SortFunc(a.Peers, func(x, y peerAddress) int { return cmp.Compare(x.Node, y.Node) })
 	return encode(a)
+}
+
+// leftOutTry bounds the question to one node whether its cluster goes on without this one.
+const leftOutTry = 2 * time.Second
+
+// leftOut asks the other nodes, at the start, whether the cluster was recovered without this
+// node (transport.ErrLeftOut): KindPermission then. Several that were left out could be a majority of
+// what the cluster was, and go on serving as that. Who does not answer says nothing.
+func (s *Steward) leftOut(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, leftOutTry)
+	defer cancel()
+	found := make(chan error, 1)
+	var wg sync.WaitGroup
+	for node, addr := range s.cfg.Book.addresses() {
+		if node == s.cfg.Self.Node || addr == "" {
+			continue
+		}
+		wg.Go(func() {
+			_, _, err := s.cfg.Transport.CallAddress(ctx, addr, MethodReport, nil)
+			if errors.Is(err, transport.ErrLeftOut) {
+				select {
+				case found <- err:
+				default:
+				}
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	select {
+	case err := <-found:
+		return err
+	default:
+		return nil
+	}
 }

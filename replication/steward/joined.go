@@ -19,6 +19,8 @@ type Identity struct {
 	Secrets []transport.Secret // the first is current; none: a cluster on loopback
 	// Peers are where other nodes were reached last, host:port, by node.
 	Peers map[control.NodeID]string
+	// Former are ids that the cluster had before it was recovered (control.Header).
+	Former []control.ClusterID
 	// Founding: this node is making the cluster, and may have been stopped in the middle.
 	Founding bool
 }
@@ -38,6 +40,7 @@ type identityFile struct {
 	Store   string            `json:"store"`
 	Secrets []string          `json:"secrets,omitempty"`
 	Peers   map[string]string `json:"peers,omitempty"`
+	Former  []string          `json:"former,omitempty"`
 
 	Founding bool `json:"founding,omitempty"`
 }
@@ -64,6 +67,9 @@ func (id *Identity) save(fsys vfs.FS, dir string) error {
 	}
 	for _, s := range id.Secrets {
 		f.Secrets = append(f.Secrets, s.Reveal())
+	}
+	for _, c := range id.Former {
+		f.Former = append(f.Former, hex.EncodeToString(c[:]))
 	}
 	for node, addr := range id.Peers {
 		f.Peers[string(node)] = addr
@@ -103,6 +109,13 @@ func decodeIdentity(b []byte) (*Identity, error) {
 		}
 		id.Secrets = append(id.Secrets, s)
 	}
+	for _, text := range f.Former {
+		var c control.ClusterID
+		if !fixed(c[:], text) {
+			return nil, damaged("a former id of the cluster")
+		}
+		id.Former = append(id.Former, c)
+	}
 	for node, addr := range f.Peers {
 		id.Peers[control.NodeID(node)] = addr
 	}
@@ -117,3 +130,10 @@ func fixed(into []byte, text string) bool {
 
 // ClusterName is how a cluster is called at the transport.
 func ClusterName(id control.ClusterID) string { return hex.EncodeToString(id[:]) }
+
+func clusterNames(ids []control.ClusterID) (names []string) {
+	for _, id := range ids {
+		names = append(names, ClusterName(id))
+	}
+	return names
+}

@@ -8,6 +8,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -105,6 +106,13 @@ type Config struct {
 	State func(ctx context.Context, linearizable bool) (*control.State, error)
 	// Adopted is the map's epoch that this node has durably adopted for puts; nil: none.
 	Adopted func() uint64
+	// Copy fetches and verifies what this node lacks of the lists of joint chunk groups; one
+	// call at a time. It may return before all of them are verified: it is called again. nil:
+	// this node has no chunks, and as the control leader begins no moves of chunk groups.
+	Copy func(ctx context.Context, moves []CopyMove) error
+	// Verified are the moves whose lists are complete and verified here (control.Observed says
+	// what that means). Required with Copy.
+	Verified func() []control.GroupKey
 
 	Logger *slog.Logger
 
@@ -113,8 +121,17 @@ type Config struct {
 	now func() time.Time // for tests; monotonic
 }
 
+// CopyMove asks for what a joint chunk group's new holder has to have: the union of
+// what at least Lists of the old holders have.
+type CopyMove struct {
+	Group control.GroupKey
+	Lists int
+}
+
 func (c *Config) complete() error {
 	switch {
+	case (c.Copy == nil) != (c.Verified == nil):
+		return object.Errorf(object.KindInvalid, "a steward that copies chunk groups needs a way to say which are verified")
 	case c.Self.Node == "" || c.Self.Incarnation == control.Incarnation{} || c.Self.Store == control.StoreID{}:
 		return object.Errorf(object.KindInvalid, "a steward needs a node id, a store id and an incarnation")
 	case c.Dir == "" || c.Host == nil || c.Transport == nil || c.Book == nil || c.Propose == nil || c.State == nil:
@@ -135,6 +152,9 @@ func (c *Config) complete() error {
 	}
 	if c.Adopted == nil {
 		c.Adopted = func() uint64 { return 0 }
+	}
+	if c.Verified == nil {
+		c.Verified = func() []control.GroupKey { return nil }
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -202,6 +222,7 @@ func Open(cfg Config) (*Steward, error) {
 		for node, addr := range id.Peers {
 			cfg.Book.adopt(node, addr)
 		}
+		cfg.Transport.SetFormer(clusterNames(id.Former))
 		if err := cfg.Transport.SetCluster(ClusterName(id.Cluster)); err != nil {
 			return nil, err
 		}
@@ -240,7 +261,12 @@ func (s *Steward) Start(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
+	left := make(chan error, 1)
+	go func() { left <- s.leftOut(ctx) }()
 	s.replicas.resume(ctx)
+	if err := <-left; err != nil {
+		return err
+	}
 	s.mu.Lock()
 	s.running = true
 	s.mu.Unlock()
@@ -296,7 +322,7 @@ func (s *Steward) Bootstrap(ctx context.Context, b control.Bootstrap) error {
 		return nil
 	}
 	peers := map[control.NodeID]string{s.cfg.Self.Node: s.cfg.Self.Peer}
-	if err := s.belong(b.Cluster, peers, true); err != nil {
+	if err := s.belong(b.Cluster, nil, peers, true); err != nil {
 		return err
 	}
 	fresh := map[object.PartitionID]record{}
@@ -318,12 +344,12 @@ func (s *Steward) Bootstrap(ctx context.Context, b control.Bootstrap) error {
 	if err := r.Err(); err != nil {
 		return err
 	}
-	return s.belong(b.Cluster, peers, false)
+	return s.belong(b.Cluster, nil, peers, false)
 }
 
 // belong keeps durably what cluster this node is of, and takes its name.
-func (s *Steward) belong(cluster control.ClusterID, peers map[control.NodeID]string, founding bool) error {
-	id := &Identity{Cluster: cluster, Node: s.cfg.Self.Node, Store: s.cfg.Self.Store, Secrets: s.cfg.Secrets, Peers: peers, Founding: founding}
+func (s *Steward) belong(cluster control.ClusterID, former []control.ClusterID, peers map[control.NodeID]string, founding bool) error {
+	id := &Identity{Cluster: cluster, Former: former, Node: s.cfg.Self.Node, Store: s.cfg.Self.Store, Secrets: s.cfg.Secrets, Peers: peers, Founding: founding}
 	if err := id.save(s.cfg.FS, s.cfg.Dir); err != nil {
 		return err
 	}
@@ -333,6 +359,7 @@ func (s *Steward) belong(cluster control.ClusterID, peers map[control.NodeID]str
 	for node, addr := range peers {
 		s.cfg.Book.adopt(node, addr)
 	}
+	s.cfg.Transport.SetFormer(clusterNames(former))
 	return s.cfg.Transport.SetCluster(ClusterName(cluster))
 }
 
@@ -346,11 +373,11 @@ func (s *Steward) adopt(st *control.State) error {
 		}
 	}
 	s.mu.Lock()
-	same := maps.Equal(peers, s.identity.Peers)
+	same := maps.Equal(peers, s.identity.Peers) && slices.Equal(st.Former, s.identity.Former)
 	cluster := s.identity.Cluster
 	s.mu.Unlock()
 	if same {
 		return nil
 	}
-	return s.belong(cluster, peers, false)
+	return s.belong(cluster, st.Former, peers, false)
 }

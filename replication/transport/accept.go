@@ -156,7 +156,9 @@ func (n *Node) shakeServer(c net.Conn, w *wire) (tls.ConnectionState, error) {
 	if state.NegotiatedProtocol == "" {
 		return state, object.Errorf(object.KindInvalid, "the peer named no protocol")
 	}
-	if mine := n.id.clusterID(); state.NegotiatedProtocol == alpnHTTP && (who.Cluster != mine || mine == "") {
+	if mine := n.id.clusterID(); state.NegotiatedProtocol == alpnHTTP && n.id.wasCluster(who.Cluster) {
+		return state, leftOut(who, mine)
+	} else if state.NegotiatedProtocol == alpnHTTP && (who.Cluster != mine || mine == "") {
 		return state, object.Errorf(object.KindUnauthenticated, "node %s belongs to cluster %q, this one to %q", who.Node, who.Cluster, mine)
 	}
 	w.Conn, w.under, w.peer = conn, state.ServerName, who

@@ -96,6 +96,9 @@ func (n *Node) greet(w *wire, br *bufio.Reader, r role, node string) error {
 	if err != nil || f.typ != frameWelcome {
 		return object.Errorf(object.KindVersion, "what listens at %s is not a node of BucketDB that this one understands", addr)
 	}
+	if object.IsKind(answer.err, object.KindPermission) { // of admit's refusals just that of wasCluster
+		return &object.Error{Kind: object.KindPermission, Err: fmt.Errorf("%w: %w", ErrLeftOut, answer.err)}
+	}
 	if answer.err != nil {
 		return answer.err
 	}
@@ -168,8 +171,19 @@ func (n *Node) admit(w *wire, h hello) error {
 		return object.Errorf(object.KindNotSupported, "node %s knows no connections of role %d; upgrade it", n.opt.Node, h.role)
 	case h.peer.Cluster == mine && mine != "":
 		return nil
+	case n.id.wasCluster(h.peer.Cluster):
+		return leftOut(h.peer, mine)
 	case h.role != roleCall || (h.peer.Cluster != "" && mine != ""):
 		return object.Errorf(object.KindUnauthenticated, "node %s belongs to cluster %q, node %s to %q", n.opt.Node, mine, h.peer.Node, h.peer.Cluster)
 	}
 	return nil // a guest, or we are one
+}
+
+// ErrLeftOut is in the error of a call to a node whose cluster was recovered without this one.
+var ErrLeftOut = errors.New("the cluster goes on without this node")
+
+// leftOut refuses a node of what this cluster was before it lost a majority.
+func leftOut(who Peer, mine string) error {
+	return object.Errorf(object.KindPermission, "cluster %s lost a majority and was recovered without node %s; it is cluster %s now, and what node %s has is not in it: "+
+		"to join again, start node %s on empty directories", who.Cluster, who.Node, mine, who.Node, who.Node)
 }

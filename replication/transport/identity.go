@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,6 +39,7 @@ type identity struct {
 
 	mu      sync.Mutex // guards what follows
 	cluster string
+	former  []string      // ids that it had before
 	trusted []*credential // the current one first; empty: no secret
 }
 
@@ -80,6 +82,19 @@ func (id *identity) setCluster(cluster string) {
 	for _, c := range id.trusted {
 		c.leaf = nil // it names the cluster
 	}
+}
+
+// wasCluster reports whether a cluster is what this one was before a recovery.
+func (id *identity) wasCluster(cluster string) bool {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	return slices.Contains(id.former, cluster)
+}
+
+func (id *identity) setFormer(clusters []string) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	id.former = slices.Clone(clusters)
 }
 
 func (id *identity) clusterID() string {

@@ -275,6 +275,10 @@ func (n *Node) SetCluster(cluster string) error {
 	return nil
 }
 
+// SetFormer names the ids that the cluster had before it was recovered: nodes that still
+// are in one of them are refused with KindPermission and ErrLeftOut, and told why.
+func (n *Node) SetFormer(clusters []string) { n.id.setFormer(clusters) }
+
 // peer finds or makes the peer with this id.
 func (n *Node) peer(node string) (*peer, error) {
 	n.mu.RLock()

@@ -179,7 +179,13 @@ func (w *wire) shake(ctx context.Context, raw net.Conn, addr, node, alpn string)
 	if err != nil {
 		return err
 	}
-	if err := w.n.expect(who, addr, node); err != nil {
+	// On other connections the greeting follows: who refuses us there says more about why.
+	if alpn == alpnHTTP {
+		err = w.n.expect(who, addr, node)
+	} else {
+		err = expectNode(who, addr, node)
+	}
+	if err != nil {
 		return err
 	}
 	who.Address = addr
@@ -192,6 +198,10 @@ func (n *Node) expect(who Peer, addr, node string) error {
 	if mine := n.id.clusterID(); mine != "" && who.Cluster != mine && (who.Cluster != "" || node != "") {
 		return object.Errorf(object.KindUnauthenticated, "at %s answers node %s of cluster %q; this node belongs to cluster %q", addr, who.Node, who.Cluster, mine)
 	}
+	return expectNode(who, addr, node)
+}
+
+func expectNode(who Peer, addr, node string) error {
 	if node != "" && who.Node != node {
 		return object.Errorf(object.KindUnauthenticated, "at %s answers node %s, not %s; correct the address of node %s", addr, who.Node, node, node)
 	}
