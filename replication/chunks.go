@@ -61,6 +61,16 @@ func (p *places) adopt(l *placement.Layout) {
 	}
 }
 
+// epoch is that of the last change of a layout. Nodes that have the same agree on them all.
+func (p *places) epoch() (epoch uint64) {
+	for i := range p.byWidth {
+		if l := p.byWidth[i].Load(); l != nil {
+			epoch = max(epoch, l.Epoch)
+		}
+	}
+	return epoch
+}
+
 // locate is copies.Options.Locate.
 func (p *places) locate(id object.ChunkID, s copies.Scheme) (placement.Site, error) {
 	if p.shut.Load() {

@@ -74,6 +74,7 @@ func (n *Node) openCluster(ctx context.Context) (err error) {
 		return err
 	}
 	n.net.HandleHTTP(n.copies.Handler())
+	n.net.HandleCall(methodRanges, n.serveRanges)
 	n.pins.Serve(n.net)
 	n.net.HandleCall(methodFacts, n.serveFacts)
 	n.serveCalls()

@@ -97,35 +97,6 @@ func (n *Node) repeat(now <-chan struct{}, what string, do func(context.Context)
 	}
 }
 
-// compare fetches what this node lacks of all owners' live chunks. left: not all
-// of it could be had.
-func (n *Node) compare(ctx context.Context) (left bool, err error) {
-	if n.alone.Load() || !n.holdsAny() {
-		return false, nil
-	}
-	n.moves.counts.missing.Store(0)
-	for id := range n.ids(firstData) {
-		for behind := (object.ChunkID{}); ; {
-			var page []namespace.ChunkRef
-			if err := n.inView(ctx, id, func(v *namespace.View) (err error) {
-				page, err = v.Chunks(behind, ownerBatch)
-				return err
-			}); err != nil {
-				return true, err
-			}
-			if err := n.fetchMissing(ctx, page); err != nil {
-				return true, err
-			}
-			if len(page) < ownerBatch {
-				break
-			}
-			behind = page[len(page)-1].ID
-		}
-	}
-	n.moves.counts.compared.Store(time.Now().Unix())
-	return n.moves.counts.missing.Load() > 0, nil
-}
-
 // fetchMissing fetches what this node lacks of some live chunks.
 func (n *Node) fetchMissing(ctx context.Context, page []namespace.ChunkRef) error {
 	self := placement.NodeID(n.cfg.NodeID)
@@ -133,12 +104,8 @@ func (n *Node) fetchMissing(ctx context.Context, page []namespace.ChunkRef) erro
 	g.SetLimit(fetchers)
 	var bad error
 	for _, c := range page {
-		site, err := n.places.locate(c.ID, copies.SchemeOf(c.Scheme))
-		if err != nil {
-			continue // of a scheme that no map has yet
-		}
-		if i := site.Shard(self); i < 0 || site.Now(i) != self {
-			continue // not ours, or the mover's
+		if !n.holdsNow(self, c) {
+			continue
 		}
 		here, err := n.chunks.Has(c.ID)
 		if err != nil {

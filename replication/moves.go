@@ -42,6 +42,7 @@ type moves struct {
 	fetch *copies.Pacer // of what comes from other nodes because it moves
 	mend  *copies.Pacer // of what comes because it is missing
 	read  *copies.Pacer // of what is read here
+	scrub *copies.Pacer // of what is read here though nobody asks for it
 
 	epoch atomic.Uint64 // of the map whose layouts are adopted
 
@@ -60,6 +61,7 @@ type moves struct {
 
 func (m *moves) open(rate int64) {
 	m.fetch, m.mend, m.read = copies.NewPacer(rate), copies.NewPacer(rate), copies.NewPacer(readFactor*rate)
+	m.scrub = copies.NewPacer(rate / scrubShare)
 	m.verified = map[control.GroupKey]bool{}
 	m.compare, m.drop = make(chan struct{}, 1), make(chan struct{}, 1)
 }

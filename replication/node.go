@@ -75,10 +75,10 @@ type Config struct {
 	// walSegment is the length of a log segment; in tests, to have many. memTable is
 	// the size of the metadata's memtables: large ones take the race detector long.
 	walSegment, memTable int64
-	// clock, in tests, is this node's, which may be wrong.
-	clock func() time.Time
 	// rewriteRate bounds the rewriting of data whose bucket's scheme changed, in bytes a second.
 	rewriteRate int64
+	// clock, in tests, is this node's, which may be wrong.
+	clock func() time.Time
 	// opened, in tests, gets each replica that was opened.
 	opened func(*replica)
 	// net is how chunks get to other nodes; nil: there are none.
