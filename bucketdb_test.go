@@ -317,3 +317,21 @@ func TestCanceledContext(t *testing.T) {
 		t.Fatal("a canceled put succeeds")
 	}
 }
+
+func TestBucketStorage(t *testing.T) {
+	db := store(t)
+	check(t, db.MakeBucket(t.Context(), "twice", &bucketdb.BucketOptions{Owner: "me", Storage: "replicated:2"}))
+	check(t, db.SetBucketStorage(t.Context(), "box", "replicated:1"))
+	list, err := db.ListBuckets()
+	check(t, err)
+	if len(list) != 2 || list[0].Storage != "replicated:1" || list[1].Storage != "replicated:2" || list[1].Owner != "me" {
+		t.Fatalf("%+v %+v", list[0], list[1])
+	}
+	for _, bad := range []string{"4+2", "rs:4+2"} { // no setting; too few nodes
+		err := db.MakeBucket(t.Context(), "other", &bucketdb.BucketOptions{Storage: bad})
+		if object.KindOf(err) != object.KindInvalid || object.KindOf(db.SetBucketStorage(t.Context(), "box", bad)) != object.KindInvalid {
+			t.Fatal(bad, err)
+		}
+	}
+	check(t, db.MakeBucket(t.Context(), "other", nil))
+}

@@ -13,8 +13,29 @@ import (
 // CreateBucketContext makes a bucket. KindBucketExists when the name is taken,
 // KindInvalid when it is no name for a bucket.
 func (db *BucketDB) CreateBucketContext(ctx context.Context, name, owner string) error {
-	_, err := db.node.CreateBucket(ctx, name, owner)
+	return db.MakeBucket(ctx, name, &BucketOptions{Owner: owner})
+}
+
+// MakeBucket makes a bucket with settings; nil are the defaults. Errors as of
+// CreateBucketContext, and KindInvalid when the cluster has too few nodes for
+// BucketOptions.Storage.
+func (db *BucketDB) MakeBucket(ctx context.Context, name string, opts *BucketOptions) error {
+	o, err := opts.node()
+	if err == nil {
+		_, err = db.node.MakeBucket(ctx, name, o)
+	}
 	return object.WithOp(err, "create bucket", name, "")
+}
+
+// SetBucketStorage changes how a bucket's data is kept (see BucketOptions.Storage):
+// what is written from now on at once, what is there in the background.
+// KindBucketNotFound; KindInvalid when it cannot be, or the cluster has too few nodes.
+func (db *BucketDB) SetBucketStorage(ctx context.Context, name, storage string) error {
+	scheme, err := object.ParseScheme(storage)
+	if err == nil {
+		_, err = db.node.SetScheme(ctx, name, scheme)
+	}
+	return object.WithOp(err, "set storage", name, "")
 }
 
 // DeleteBucketContext removes an empty bucket. KindBucketNotFound, KindNotEmpty.
@@ -30,7 +51,7 @@ func (db *BucketDB) ListBucketsContext(ctx context.Context) ([]*Bucket, error) {
 	}
 	buckets := make([]*Bucket, len(found))
 	for i, b := range found {
-		buckets[i] = &Bucket{Name: b.Name, Owner: b.Owner, CreatedAt: b.Created}
+		buckets[i] = &Bucket{Name: b.Name, Owner: b.Owner, CreatedAt: b.Created, Storage: b.Scheme.String()}
 	}
 	return buckets, nil
 }

@@ -13,6 +13,26 @@ type Bucket struct {
 	Name      string
 	Owner     string
 	CreatedAt time.Time
+	Storage   string // how its data is kept: see BucketOptions
+}
+
+// BucketOptions are the settings of a bucket.
+type BucketOptions struct {
+	Owner string
+	// Storage is how its data is kept: "replicated:3" (the default) as three copies,
+	// "rs:4+2" as four data and two parity shards of Reed-Solomon, any four of which
+	// give it back. Each copy or shard is on a node of its own; up to three copies work
+	// with fewer nodes, too.
+	Storage string
+}
+
+func (o *BucketOptions) node() (out replication.BucketOptions, err error) {
+	if o != nil {
+		if out.Owner = o.Owner; o.Storage != "" {
+			out.Scheme, err = object.ParseScheme(o.Storage)
+		}
+	}
+	return out, err
 }
 
 // Object describes one object. A directory is listed as an empty object whose

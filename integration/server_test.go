@@ -154,6 +154,20 @@ func TestCLI(t *testing.T) {
 	if got := cli(t, n, "cat", "store/moved/sub/b"); got != "two\n" {
 		t.Fatalf("%q", got)
 	}
+	cli(t, n, "mb", "twice", "--storage", "replicated:2")
+	wantWords(t, cli(t, n, "stat", "twice"), "storage", "replicated:2")
+	wantWords(t, cli(t, n, "storage", "other"), "replicated:3")
+	cli(t, n, "storage", "twice", "replicated:1")
+	wantWords(t, cli(t, n, "storage", "--json", "twice"), `"storage":{"type":"replicated","copies":1}`)
+	for _, args := range [][]string{{"mb", "coded", "--storage", "rs:4+2"}, {"storage", "twice", "rs:4+2"}} {
+		if out, err := tryCLI(t, n, args...); err == nil || !strings.Contains(out, "needs 6 nodes") || !strings.Contains(out, "the cluster has 1") {
+			t.Fatalf("%v %s", err, out)
+		}
+	}
+	if out, err := tryCLI(t, n, "storage", "twice", "4+2"); err == nil || !strings.Contains(out, "rs:4+2") {
+		t.Fatalf("%v %s", err, out)
+	}
+	cli(t, n, "rb", "twice")
 	if out, err := tryCLI(t, n, "rb", "other"); err == nil || !strings.Contains(out, "--force") {
 		t.Fatalf("%v %s", err, out)
 	}

@@ -64,6 +64,7 @@ type Bucket struct {
 	Name    string
 	Root    object.InodeID // the bucket's root directory
 	Owner   string
+	Scheme  object.Scheme // how its data is kept
 	Created time.Time
 }
 
@@ -179,18 +180,46 @@ type Status struct {
 	Usage      Usage
 	Partitions []PartitionStatus
 
-	Cluster string // its id
-	Epoch   uint64 // of the map
-	Nodes   []NodeStatus
+	Repairs Repairs
+
+	// What follows is of the map that this node has, perhaps not the newest; nodes that
+	// are not given up count as there.
+	Cluster  string // its id
+	Epoch    uint64 // of the map
+	Nodes    []NodeStatus
+	Progress Progress
+	Settings Settings
 }
 
-// NodeStatus is one node as the control group has it.
+// NodeStatus is one node: what the control group has on record of it, how much is on
+// it, and, in an Overview, what it tells of itself.
 type NodeStatus struct {
-	ID     string
-	State  string // "joining", "up", "draining", "gone", "removed"
-	API    string // where clients reach it, host:port; "" nowhere
-	Zone   string
-	Weight uint32
+	ID          string
+	State       string // "joining", "up", "draining", "gone", "removed"
+	API         string // where clients reach it, host:port; "" nowhere
+	Peer        string // where other nodes reach it, host:port
+	Zone        string
+	Weight      uint32
+	Incarnation string // of its process
+	// It speaks these versions of the protocol between nodes.
+	MinProtocol, MaxProtocol uint64
+
+	Replicas        int // of partitions; of the control group only one with a vote counts
+	PlannedReplicas int // that it shall have
+	Groups          int // chunk groups that name it
+	PlannedGroups   int
+	Empty           bool   // it has nothing that others need: it can be removed
+	Note            string // what stands in the way of what was asked for, and what to do; "" nothing
+
+	Reachable bool   // it answered just now; what follows is of then
+	Error     string // why it did not
+	Ready     bool
+	Full      bool // it takes nothing that grows: its disk is down to the reserve
+	Version   string
+	Started   time.Time
+	Usage     Usage
+	Leads     int // partitions
+	Repairs   Repairs
 }
 
 // PartitionStatus is one Raft group.

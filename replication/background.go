@@ -1,7 +1,6 @@
 package replication
 
 import (
-	"context"
 	"time"
 
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
@@ -18,7 +17,6 @@ const (
 	sweepEvery   = 10 * time.Second
 	tidyEvery    = time.Minute
 	compactEvery = time.Minute
-	auditEvery   = time.Hour
 	reclaimBatch = 128
 	sessionIdle  = 24 * time.Hour
 )
@@ -31,9 +29,16 @@ func (n *Node) background() {
 	n.goWork(n.janitor)
 	n.goWork(n.compactor)
 	n.goWork(n.spaceWatcher)
+	n.goWork(n.watchPeers)
 	n.goWork(n.auditor)
 	n.goWork(n.scrubber)
 	n.goWork(n.mender)
+	n.goWork(n.chunkScrubber)
+	n.goWork(n.comparer)
+	n.goWork(n.dropper)
+	n.goWork(n.walker)
+	n.goWork(n.rewriter)
+	n.goWork(n.feedEvents)
 	n.goWork(n.secretWatcher)
 	n.goWork(func() { n.copies.Run(n.ctx) })
 	n.goWork(func() { n.pins.Run(n.ctx) })
@@ -63,10 +68,10 @@ func (n *Node) watchLog() {
 
 // sweeper settles what a crash left, at once after a start and now and then.
 func (n *Node) sweeper() {
-	n.logged("transactions", n.sweep(time.Now()))
+	n.logged("transactions", n.sweep(0))
 	n.logged("staged contents", n.dropStaged(n.incarnations))
 	n.every(sweepEvery, func() {
-		n.logged("transactions", n.sweep(time.Now().Add(-sweepEvery)))
+		n.logged("transactions", n.sweep(sweepEvery))
 		n.logged("staged contents", n.dropStaged(n.incarnations)) // of those who ended, wherever: so not at the start alone
 		n.logged("staged contents in doubt", n.dropLeftovers(time.Now().Add(-sweepEvery)))
 	})
@@ -77,9 +82,19 @@ func (n *Node) sweeper() {
 func (n *Node) janitor() {
 	n.logged("multipart uploads", n.endUploads())
 	n.every(tidyEvery, func() {
-		n.logged("sessions", n.endIdleSessions(time.Now().Add(-sessionIdle)))
+		n.tidySessions()
 		n.logged("multipart uploads", n.endUploads())
 	})
+}
+
+// tidySessions ends idle sessions. When one was seen is told by the clocks of those who
+// served it: where clocks are far apart, none is ended.
+func (n *Node) tidySessions() {
+	if worst := n.peers.worst(); worst > sessionIdle/4 {
+		n.logged("sessions", object.Errorf(object.KindPrecondition, "the nodes' clocks are %v apart: none is ended before they agree", worst.Round(time.Second)))
+		return
+	}
+	n.logged("sessions", n.endIdleSessions(n.now().Add(-sessionIdle)))
 }
 
 // compactor lets go of what is over in memory and in the logs.
@@ -255,68 +270,4 @@ func (n *Node) release(p *partition, here *replica) error {
 			return err
 		}
 	}
-}
-
-// auditor audits after the start and now and then: an entry whose outcome was
-// not known may have left chunks since.
-func (n *Node) auditor() {
-	tick := time.NewTicker(auditEvery)
-	defer tick.Stop()
-	for {
-		n.logged("orphan audit", n.audit(n.ctx))
-		select {
-		case <-n.ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
-
-// audit looks for chunks on this node's disks that no entry names: a crash
-// came between the chunk and its commit. The owner first refuses the upload
-// for ever; only then may a chunk that it still does not know be dropped.
-func (n *Node) audit(ctx context.Context) error {
-	if !n.alone.Load() {
-		return nil // whether another coordinator still uploads a chunk cannot be told yet
-	}
-	owners, err := n.chunks.Partitions()
-	if err != nil {
-		return err
-	}
-	for _, owner := range owners {
-		if int(owner) >= len(n.parts) {
-			n.log.Warn("chunks of a partition that this store does not have are left alone", "partition", owner)
-			continue
-		}
-		orphans := map[object.UploadID][]object.ChunkID{}
-		err := n.chunks.Each(ctx, owner, object.ChunkID{}, func(id object.ChunkID) error {
-			known, err := n.knows(ctx, id)
-			if err == nil && !known && !n.active.has(id.Upload) {
-				orphans[id.Upload] = append(orphans[id.Upload], id)
-			}
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		for upload, ids := range orphans {
-			if _, err := n.do(ctx, owner, &namespace.Command{Refuse: &namespace.RefuseUpload{Upload: upload}}); err != nil {
-				return err
-			}
-			if err := n.dropUnknown(ctx, ids, n.copies.DeleteHere); err != nil {
-				return err
-			}
-			n.log.Info("dropped chunks of an upload that was never committed", "upload", upload, "chunks", len(ids))
-		}
-	}
-	return nil
-}
-
-func (n *Node) knows(ctx context.Context, id object.ChunkID) (known bool, err error) {
-	err = n.inView(ctx, id.Owner, func(v *namespace.View) error {
-		live, releasing, err := v.Knows(id)
-		known = live || releasing
-		return err
-	})
-	return known, err
 }

@@ -14,24 +14,35 @@ import (
 // metaOwner is where a bucket's root directory keeps the bucket's owner.
 const metaOwner = "bucketdb-owner"
 
-// CreateBucket makes an empty bucket. KindBucketExists when the name is taken.
+// CreateBucket makes an empty bucket with default settings. KindBucketExists when
+// the name is taken.
 func (n *Node) CreateBucket(ctx context.Context, name, owner string) (Bucket, error) {
-	ino, err := n.mkBucket(ctx, name, owner, NewNode{Mode: 0o755})
+	return n.MakeBucket(ctx, name, BucketOptions{Owner: owner})
+}
+
+// MakeBucket makes an empty bucket. KindBucketExists when the name is taken,
+// KindInvalid for a name that is none, or when the cluster has too few nodes to
+// keep data as the options say.
+func (n *Node) MakeBucket(ctx context.Context, name string, o BucketOptions) (Bucket, error) {
+	ino, err := n.mkBucket(ctx, name, o, NewNode{Mode: 0o755})
 	if err != nil {
 		return Bucket{}, object.WithOp(err, "create bucket", name, "")
 	}
 	return asBucket(name, ino), nil
 }
 
-func (n *Node) mkBucket(ctx context.Context, name, owner string, node NewNode) (*object.Inode, error) {
+func (n *Node) mkBucket(ctx context.Context, name string, o BucketOptions, node NewNode) (*object.Inode, error) {
 	if err := checkBucketName(name); err != nil {
+		return nil, err
+	}
+	if err := n.provide(ctx, o.Scheme); err != nil {
 		return nil, err
 	}
 	var ino *object.Inode
 	r, err := n.once(ctx, func(ctx context.Context) (r *namespace.Result, err error) {
 		rec := newInode(object.TypeDirectory, node)
-		rec.Parent = object.RootInode
-		rec.Meta = map[string]string{metaOwner: owner}
+		rec.Parent, rec.Scheme = object.RootInode, o.Scheme
+		rec.Meta = map[string]string{metaOwner: o.Owner}
 		ino, err = n.makeDirNode(ctx, object.RootInode, name, rec, n.spread(), 0, true)
 		return nil, err
 	})
@@ -45,7 +56,7 @@ func (n *Node) mkBucket(ctx context.Context, name, owner string, node NewNode) (
 }
 
 func asBucket(name string, ino *object.Inode) Bucket {
-	return Bucket{Name: name, Root: ino.ID, Owner: ino.Meta[metaOwner], Created: time.Unix(0, ino.Btime)}
+	return Bucket{Name: name, Root: ino.ID, Owner: ino.Meta[metaOwner], Scheme: ino.Scheme, Created: time.Unix(0, ino.Btime)}
 }
 
 // DeleteBucket deletes an empty bucket. KindNotEmpty when it has entries.

@@ -120,7 +120,7 @@ type checked interface {
 	// record, is it being released; is its file there; is its upload under way.
 	known(ctx context.Context, id object.ChunkID) (live, releasing bool, err error)
 	onDisk(id object.ChunkID) (bool, error)
-	writing(object.UploadID) bool
+	writing(context.Context, object.UploadID) (bool, error)
 }
 
 // checkedView is a namespace.View.
@@ -136,30 +136,35 @@ func (c checkedNode) partitions() []object.PartitionID {
 }
 
 func (c checkedNode) views(ctx context.Context, parts []object.PartitionID) ([]checkedView, error) {
-	ready := make([]*namespace.Machine, len(parts))
+	here := make([]bool, len(parts)) // what was acknowledged so far is at this node
 	for i, id := range parts {
 		m, err := c.n.current(ctx, id)
 		if err != nil {
 			return nil, err
 		}
-		ready[i] = m
+		here[i] = m != nil
 	}
 	list := make([]checkedView, len(parts))
 	for i, id := range parts { // those here wait for nothing
-		if m := ready[i]; m != nil {
-			list[i] = m.View()
-			continue
-		}
-		v, err := c.n.view(ctx, id)
+		v, err := c.viewOf(ctx, id, here[i])
 		if err != nil {
-			for _, open := range list[:i] {
-				open.Close()
-			}
+			closeViews(list[:i])
 			return nil, err
 		}
 		list[i] = v
 	}
 	return list, nil
+}
+
+// viewOf opens a view of a partition, here if that was current a moment ago and its
+// state has not begun to be replaced since.
+func (c checkedNode) viewOf(ctx context.Context, id object.PartitionID, here bool) (checkedView, error) {
+	if r := c.n.parts[id].here.Load(); here && r != nil {
+		if v, err := r.machine.Local(); err == nil {
+			return v, nil
+		}
+	}
+	return c.n.view(ctx, id)
 }
 
 func (c checkedNode) owners() ([]object.PartitionID, error) { return c.n.chunks.Partitions() }
@@ -180,7 +185,11 @@ func (c checkedNode) known(ctx context.Context, id object.ChunkID) (live, releas
 }
 
 func (c checkedNode) onDisk(id object.ChunkID) (bool, error) { return c.n.chunks.Has(id) }
-func (c checkedNode) writing(u object.UploadID) bool         { return c.n.active.has(u) }
+
+func (c checkedNode) writing(ctx context.Context, u object.UploadID) (bool, error) {
+	spared, err := c.n.underway(ctx, []object.UploadID{u})
+	return spared[u], err
+}
 
 // checker makes one report. For one goroutine.
 type checker struct {

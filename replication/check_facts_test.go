@@ -90,8 +90,8 @@ func (f *facts) known(_ context.Context, id object.ChunkID) (live, releasing boo
 	return p.chunks[id] > 0, slices.Contains(p.release, id), nil
 }
 
-func (f *facts) onDisk(id object.ChunkID) (bool, error) { return f.files[id], nil }
-func (f *facts) writing(u object.UploadID) bool         { return f.busy[u] }
+func (f *facts) onDisk(id object.ChunkID) (bool, error)                     { return f.files[id], nil }
+func (f *facts) writing(_ context.Context, u object.UploadID) (bool, error) { return f.busy[u], nil }
 
 // checkedFacts gives files its name.
 type checkedFacts struct{ *facts }

@@ -321,26 +321,36 @@ func (j *fileJoin) missing(id object.ChunkID) {
 	}
 }
 
-// stray lists the file at hand, which no record names, and goes on. A record is
-// there before its upload ends, and goes after its file: one that is
-// there with neither has none.
+// stray lists the file at hand if it is one, and goes on.
 func (j *fileJoin) stray() {
-	id, on := j.at, j.c.on
-	if !on.writing(id.Upload) {
-		live, releasing, err := on.known(j.ctx, id)
-		there := false
-		if err == nil && !live && !releasing {
-			there, err = on.onDisk(id)
-		}
-		if err != nil {
-			j.end(err)
-			return
-		}
-		if there {
-			j.c.problem(ProblemStray, "chunk %s is on disk and nobody knows it", id)
-		}
+	stray, err := j.isStray(j.at)
+	if err != nil {
+		j.end(err)
+		return
+	}
+	if stray {
+		j.c.problem(ProblemStray, "chunk %s is on disk and nobody knows it", j.at)
 	}
 	j.step()
+}
+
+// isStray reports whether a file is there that no record names. A record is there before
+// its upload ends, and goes after its file: one that has neither record nor upload, in this
+// order, has none. The first look spares most questions about uploads.
+func (j *fileJoin) isStray(id object.ChunkID) (bool, error) {
+	on := j.c.on
+	for look := range 2 {
+		live, releasing, err := on.known(j.ctx, id)
+		if err != nil || live || releasing {
+			return false, err
+		}
+		if look == 0 {
+			if writing, err := on.writing(j.ctx, id.Upload); err != nil || writing {
+				return false, err
+			}
+		}
+	}
+	return on.onDisk(id)
 }
 
 // compareChunks is the order of ids: owner, upload, ordinal.

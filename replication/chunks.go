@@ -45,6 +45,9 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 // places is where chunks belong by the newest map that this node has adopted: one
 // layout for each width. It is safe for concurrent use, and never blocks.
 type places struct {
+	// shut: what is here may be older than what this node adopted before it was
+	// started, so nothing is located by it yet.
+	shut    atomic.Bool
 	byWidth [object.MaxWidth + 1]atomic.Pointer[placement.Layout]
 }
 
@@ -58,8 +61,21 @@ func (p *places) adopt(l *placement.Layout) {
 	}
 }
 
+// epoch is that of the last change of a layout. Nodes that have the same agree on them all.
+func (p *places) epoch() (epoch uint64) {
+	for i := range p.byWidth {
+		if l := p.byWidth[i].Load(); l != nil {
+			epoch = max(epoch, l.Epoch)
+		}
+	}
+	return epoch
+}
+
 // locate is copies.Options.Locate.
 func (p *places) locate(id object.ChunkID, s copies.Scheme) (placement.Site, error) {
+	if p.shut.Load() {
+		return placement.Site{}, object.Errorf(object.KindUnavailable, "this node is starting, and has not heard of the newest map yet: try again")
+	}
 	l := p.byWidth[s.Width()].Load()
 	if l == nil {
 		return placement.Site{}, object.Errorf(object.KindUnavailable, "this node's map does not say where chunks kept as %v are: try again", s)
@@ -77,7 +93,7 @@ func (n *Node) openCopies() (err error) {
 	n.places = net.places
 	n.copies, err = copies.New(copies.Options{
 		Self: n.cfg.NodeID, Local: n.chunks, Locate: net.places.locate, Client: net.client, Newer: net.newer, Live: n.wanted,
-		Late: min(copies.DefaultLate, n.cfg.BufferMemory/2), Logger: n.log,
+		Late: min(copies.DefaultLate, n.cfg.BufferMemory/2), RepairRate: n.cfg.RepairRate, Logger: n.log,
 	})
 	return err
 }
@@ -94,6 +110,7 @@ func (n *Node) clusterNet() (*chunkNet, error) {
 	}
 	net.client = func(node string) *http.Client { return n.net.HTTPClient(node) }
 	net.newer = n.newer
+	net.places.shut.Store(true)
 	return net, nil
 }
 
@@ -131,6 +148,7 @@ const maxDamaged = 1024
 
 // damage notes a chunk of this node that went to quarantine. It does not block.
 func (n *Node) damage(id object.ChunkID, _ error) {
+	n.moves.counts.corrupt.Add(1)
 	select {
 	case n.damaged <- id:
 	default:

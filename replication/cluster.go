@@ -38,8 +38,8 @@ type cluster struct {
 	state   atomic.Pointer[control.State] // the newest that was looked at here
 	changed chan struct{}                 // a token: the control state here may be another
 
-	// alone: no other node is known, so a replica that cannot be opened is the
-	// store's end, not a loss that others make good. Then why is it.
+	// alone: no other node is known. why: a replica cannot be opened and nobody else
+	// has what was in it, so it is no loss that others make good.
 	alone       atomic.Bool
 	whyMu       sync.Mutex
 	why         error
@@ -74,12 +74,16 @@ func (n *Node) openCluster(ctx context.Context) (err error) {
 		return err
 	}
 	n.net.HandleHTTP(n.copies.Handler())
+	n.net.HandleCall(methodRanges, n.serveRanges)
 	n.pins.Serve(n.net)
+	n.net.HandleCall(methodFacts, n.serveFacts)
+	n.serveCalls()
 	if n.access, err = access.New(access.Config{Self: n.cfg.NodeID, Transport: n.net, Check: n.admit, Logger: n.log}); err != nil {
 		return err
 	}
 	if n.steward, err = steward.Open(steward.Config{Self: self, Secrets: n.secrets, Dir: n.cfg.MetadataPath, FS: n.cfg.FS,
-		Host: host{n}, Transport: n.net, Book: n.book, Propose: n.propose0, State: n.controlState, Logger: n.log}); err != nil {
+		Host: host{n}, Transport: n.net, Book: n.book, Propose: n.propose0, State: n.controlState,
+		Adopted: n.adopted, Copy: n.copyGroups, Verified: n.moves.list, Logger: n.log}); err != nil {
 		return err
 	}
 	if err := n.seed(); err != nil {
@@ -128,14 +132,38 @@ func (n *Node) enter(ctx context.Context, listener net.Listener) error {
 		if n.cfg.ReplicationFactor != 0 {
 			settings.RF = n.cfg.ReplicationFactor
 		}
-		if err := n.steward.Bootstrap(ctx, control.Bootstrap{Cluster: control.ClusterID(id), Partitions: n.cfg.Partitions, Groups: chunkGroups, Settings: settings}); err != nil {
+		if err := n.steward.Bootstrap(ctx, control.Bootstrap{Cluster: control.ClusterID(id), Partitions: n.cfg.Partitions, Groups: n.cfg.groups, Settings: settings}); err != nil {
 			return err
 		}
 	}
 	if err := n.steward.Start(ctx); err != nil {
 		return err
 	}
-	return n.settleIn(ctx)
+	if err := n.settleIn(ctx); err != nil {
+		return err
+	}
+	return n.openPlaces(ctx)
+}
+
+// openPlaces waits until this node has adopted the newest map that there was at some
+// time after its start. So an epoch that it said it has adopted stays adopted when it
+// crashes, though what it has of the control state may go back: what was adopted
+// was committed, and is in what is read here.
+func (n *Node) openPlaces(ctx context.Context) error {
+	for round := 0; ; round++ {
+		s, err := n.Control(ctx)
+		if err == nil {
+			err = n.newer(ctx, s.Epoch)
+		}
+		if err == nil {
+			n.places.shut.Store(false)
+			n.steward.Wake()
+			return nil
+		}
+		if why := pause(ctx, round); why != nil || !object.IsKind(err, object.KindUnavailable) {
+			return err
+		}
+	}
 }
 
 // checkRecords refuses to wait for others where there are none: the only node of a
@@ -182,11 +210,11 @@ func (n *Node) settleIn(ctx context.Context) error {
 // leaveCluster ends what openCluster began.
 func (n *Node) leaveCluster() error {
 	var errs []error
+	if n.steward != nil { // first: its rounds ask through access, and closing a replica detaches it
+		errs = append(errs, n.steward.Close())
+	}
 	if n.access != nil {
 		n.access.Close()
-	}
-	if n.steward != nil {
-		errs = append(errs, n.steward.Close())
 	}
 	if n.net != nil {
 		errs = append(errs, n.net.Close())
@@ -296,20 +324,48 @@ func (n *Node) seed() error {
 	return nil
 }
 
-// hopeless notes, while the node opens, that it never will: the store is alone and
-// cannot be opened.
+// hopeless notes, while the node opens, that it never will.
 func (n *Node) hopeless(err error) error {
-	if !n.alone.Load() {
-		return err
-	}
+	n.because(err)
+	n.stopOpening()
+	// Whatever it is, nobody could make it good: the replica is not given up.
+	return object.Errorf(object.KindUnavailable, "%w", err)
+}
+
+// because notes why the node does not open, unless it still does.
+func (n *Node) because(err error) {
 	n.whyMu.Lock()
 	defer n.whyMu.Unlock()
 	if n.why == nil {
 		n.why = err
 	}
-	n.stopOpening()
-	// Whatever it is, nobody could make it good: the replica is not given up.
-	return object.Errorf(object.KindUnavailable, "%w", err)
+}
+
+// soleWait bounds the question whether others have what a replica here has lost.
+const soleWait = 5 * time.Second
+
+// unopened is what to make of a replica that cannot be opened. KindCorrupt has it
+// recorded as lost, which is right only while others have what it had: that is asked of the
+// control group, for each partition, since what is here of the map may be old.
+func (n *Node) unopened(ctx context.Context, p object.PartitionID, id control.ReplicaID, err error) error {
+	if n.alone.Load() {
+		return n.hopeless(err)
+	}
+	if !object.IsKind(err, object.KindCorrupt) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, soleWait)
+	defer cancel()
+	s, why := n.Control(ctx)
+	switch {
+	case why != nil:
+		err = object.Errorf(object.KindUnavailable, "%w (whether another node has what it had cannot be asked now: %w)", err, why)
+		n.because(err)
+		return err
+	case s.Irreplaceable(p, id):
+		return n.hopeless(object.Errorf(object.KindCorrupt, "partition %d has no other replica in force: restore this node from a backup, or remove it from the cluster to give the partition up: %w", p, err))
+	}
+	return err
 }
 
 // propose0 is steward.Config.Propose.
@@ -322,13 +378,21 @@ func (n *Node) propose0(ctx context.Context, c *control.Command) (*control.Resul
 	switch {
 	case err != nil:
 		if here := n.parts[object.Control].here.Load(); here != nil && here.group.Failure() != nil {
-			return nil, n.hopeless(here.group.Failure())
+			return nil, n.failed0(here.group.Failure())
 		}
 		return nil, err
 	case r.Control == nil: // refused before it came to the control state
 		return nil, r.Err()
 	}
 	return r.Control, nil
+}
+
+// failed0 is the error of a control group whose replica here has failed.
+func (n *Node) failed0(err error) error {
+	if n.alone.Load() {
+		return n.hopeless(err)
+	}
+	return err
 }
 
 // controlState is steward.Config.State.
@@ -395,6 +459,7 @@ func (n *Node) takeMap() {
 	table := make(map[object.PartitionID][]access.Place, len(s.Partitions))
 	for i := range s.Partitions {
 		id := object.PartitionID(i)
+		table[id] = nil // on the map, even if none of its replicas can be used
 		for _, r := range s.Replicas(id) {
 			if !r.Lost && r.State != control.Joining && r.State != control.Removed {
 				table[id] = append(table[id], access.Place{Node: string(r.ID.Node), Replica: r.ID.String()})
@@ -402,9 +467,8 @@ func (n *Node) takeMap() {
 		}
 	}
 	n.alone.Store(len(s.Nodes) == 1)
-	for _, l := range s.Layouts {
-		n.places.adopt(l.Layout)
-	}
+	n.adoptLayouts(n.state.Load(), s)
 	n.access.Update(s.Epoch, table)
 	n.state.Store(s)
+	nudge(n.hub.news) // replicas may have come or gone
 }

@@ -95,7 +95,7 @@ func (n *Node) compactFile(ctx context.Context, ino object.InodeID) error {
 	err = r.extents(ctx, 0, r.inode.Size, func(e object.Extent) error {
 		big := e.Data == nil && e.Length >= n.cfg.ChunkSize/4
 		if big || !run.takes(e, n.cfg.ChunkSize) {
-			if err := n.pack(ctx, r, run); err != nil {
+			if err := n.packRun(ctx, r, run); err != nil {
 				return err
 			}
 			run = &packing{}
@@ -107,6 +107,14 @@ func (n *Node) compactFile(ctx context.Context, ino object.InodeID) error {
 	})
 	if err != nil {
 		return err
+	}
+	return n.packRun(ctx, r, run)
+}
+
+// packRun packs a run if that is worth it.
+func (n *Node) packRun(ctx context.Context, r *Reader, run *packing) error {
+	if len(run.list) < compactRun {
+		return nil
 	}
 	return n.pack(ctx, r, run)
 }
@@ -134,9 +142,6 @@ func (p *packing) add(e object.Extent) {
 
 // pack replaces a run by one chunk that holds its pieces one after another.
 func (n *Node) pack(ctx context.Context, r *Reader, run *packing) error {
-	if len(run.list) < compactRun {
-		return nil
-	}
 	pieces := namespace.Covered(run.list, 0)
 	from, to := pieces[0].From, pieces[len(pieces)-1].To
 	var b bytes.Buffer
@@ -148,7 +153,7 @@ func (n *Node) pack(ctx context.Context, r *Reader, run *packing) error {
 	if int64(b.Len()) != run.bytes {
 		return object.Errorf(object.KindCorrupt, "%d bytes to pack, %d were read", run.bytes, b.Len())
 	}
-	rc, err := n.receive(ctx, r.part.id, &b, run.bytes, run.bytes)
+	rc, err := n.receive(ctx, r.part.id, r.inode.ID, &b, run.bytes, run.bytes)
 	if err != nil {
 		return err
 	}
@@ -159,8 +164,11 @@ func (n *Node) pack(ctx context.Context, r *Reader, run *packing) error {
 }
 
 // packed is the extents of pieces that lie one after another in a body of one
-// chunk, or of inline bytes.
+// chunk, or of inline bytes. A body of several chunks is of one piece.
 func packed(pieces []namespace.Piece, base int64, body *namespace.Body) (list []object.Extent) {
+	if len(body.Extents) > 1 {
+		return body.Extents
+	}
 	at := int64(0)
 	for _, p := range pieces {
 		e := object.Extent{Offset: p.From - base, Length: p.To - p.From}

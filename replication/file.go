@@ -256,7 +256,7 @@ func (n *Node) put(ctx context.Context, dir object.InodeID, name string, node ob
 
 func (n *Node) mkdir(ctx context.Context, dir object.InodeID, name string, node NewNode) (*object.Inode, error) {
 	if dir == object.RootInode {
-		ino, err := n.mkBucket(ctx, name, "", node)
+		ino, err := n.mkBucket(ctx, name, BucketOptions{}, node)
 		if object.IsKind(err, object.KindBucketExists) {
 			err = object.Errorf(object.KindExists, "the bucket exists")
 		}
@@ -282,7 +282,7 @@ func (n *Node) CreateWith(ctx context.Context, dir object.InodeID, name string, 
 	if err := checkNode(name, node); err != nil {
 		return nil, err
 	}
-	rc, err := n.receive(ctx, dir.Partition(), body, o.Size, object.MaxFileSize)
+	rc, err := n.receive(ctx, dir.Partition(), dir, body, o.Size, object.MaxFileSize)
 	if err != nil {
 		return inodeOf(n.orKept(ctx, err))
 	}

@@ -43,6 +43,8 @@ type lister struct {
 	page   ListPage
 	last   string
 	full   bool
+	// enter, which may be nil, is called for each directory before what is in it is read.
+	enter func(*object.Inode) error
 }
 
 // listPage is how many entries of one directory are asked for at a time.
@@ -106,6 +108,11 @@ func (l *lister) entry(key string, e object.DirEntry) (more bool, err error) {
 	}
 	if !strings.HasPrefix(key, p) && !strings.HasPrefix(p, key) {
 		return true, nil
+	}
+	if l.enter != nil {
+		if err := l.enter(e.Attr); err != nil {
+			return false, err
+		}
 	}
 	if !e.Attr.Implicit {
 		l.emit(key, e.Attr)

@@ -101,11 +101,11 @@ func (n *Node) putPart(ctx context.Context, bucket, key, upload string, number i
 	if number < 1 || number > namespace.MaxParts {
 		return Part{}, object.Errorf(object.KindInvalid, "part numbers go from 1 to %d", namespace.MaxParts)
 	}
-	part, id, _, err := n.upload(ctx, bucket, key, upload)
+	part, id, rec, err := n.upload(ctx, bucket, key, upload)
 	if err != nil {
 		return partOf(n.orKept(ctx, err))
 	}
-	rc, err := n.receive(ctx, part, body, size, n.cfg.MaxObjectSize)
+	rc, err := n.receive(ctx, part, rec.Bucket, body, size, n.cfg.MaxObjectSize)
 	if err != nil {
 		return Part{}, err
 	}
@@ -114,9 +114,9 @@ func (n *Node) putPart(ctx context.Context, bucket, key, upload string, number i
 		rc.body.Extents = []object.Extent{{Length: rc.body.Size, Data: rc.body.Inline}}
 		rc.body.Inline = nil
 	}
-	rec := namespace.PartRec{Number: number, Size: rc.body.Size, ETag: hex.EncodeToString(rc.sha256[:16]), SHA256: rc.sha256, Mtime: time.Now().UnixNano()}
+	made := namespace.PartRec{Number: number, Size: rc.body.Size, ETag: hex.EncodeToString(rc.sha256[:16]), SHA256: rc.sha256, Mtime: time.Now().UnixNano()}
 	r, err := n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
-		return n.do(ctx, part, &namespace.Command{Token: token(ctx), PutPart: &namespace.PutPart{Upload: id, Part: rec, Body: rc.body}})
+		return n.do(ctx, part, &namespace.Command{Token: token(ctx), PutPart: &namespace.PutPart{Upload: id, Part: made, Body: rc.body}})
 	})
 	n.settleUpload(rc, r, err)
 	return partOf(r, err)

@@ -492,3 +492,84 @@ func TestEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestRenameIntoWhatVanished: a path led to a directory that vanished before the
+// rename looked into it: the path is walked anew. The client sees no KindStale of
+// a directory that it never named by its number.
+func TestRenameIntoWhatVanished(t *testing.T) {
+	n, ctx := newNode(t)
+	mustPut(t, n, "a", []byte("here"))
+	from, err := n.locate(ctx, "box", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, key := from, ""
+	for i := 0; to.dir.Partition() == from.dir.Partition(); i++ {
+		key = fmt.Sprintf("dir%d/b", i)
+		mustPut(t, n, key, []byte("there"))
+		if to, err = n.locate(ctx, "box", key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file, _, err := n.entry(ctx, from.dir, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Delete(ctx, "box", key, Conditions{}); err != nil { // and dir with it
+		t.Fatal(err)
+	}
+	rn := renaming{dir: from.dir, name: "a", newDir: to.dir, newName: "b", epoch: to.epoch}
+	if _, err := n.renameFile(ctx, rn, file); !errors.Is(err, errAgain) {
+		t.Errorf("into a directory that vanished: %v", err)
+	}
+	if _, _, err := n.entryUnder(ctx, to.epoch, to.dir, "b"); !errors.Is(err, errAgain) {
+		t.Errorf("out of a directory that vanished: %v", err)
+	}
+	rn.epoch = 0 // by number, as a mount names it
+	if _, err := n.renameFile(ctx, rn, file); !object.IsKind(err, object.KindStale) {
+		t.Errorf("into a directory by number: %v", err)
+	}
+	if err := n.RenameObject(ctx, "box", "a", "box", key, RenameFlags{}); err != nil {
+		t.Error(err)
+	}
+	if got := mustGet(t, n, key); string(got) != "here" {
+		t.Errorf("%s holds %q", key, got)
+	}
+}
+
+// TestRenameOfWhatMovedThere: two clients rename a file to the same name of
+// another directory. One looked at the old name before the other moved the file and
+// at the new one after it: that is no file of two names, of which a rename does
+// nothing, and it did not succeed.
+func TestRenameOfWhatMovedThere(t *testing.T) {
+	n, ctx := newNode(t)
+	a, b := apart(t, n)
+	newFile(t, n, a, "f", "one")
+	seen, _, err := n.entry(ctx, a, "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Rename(ctx, a, "f", b, "g", RenameFlags{}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = n.renameFile(ctx, renaming{dir: a, name: "f", newDir: b, newName: "g"}, seen)
+	wantKind(t, err, object.KindNotFound)
+	// Of a file that has both names, it does nothing.
+	g, err := n.Lookup(ctx, b, "g")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Link(ctx, g.ID, a, "f"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = n.Link(ctx, g.ID, b, "g")
+	wantKind(t, err, object.KindExists)
+	if err := n.Rename(ctx, a, "f", b, "g", RenameFlags{}); err != nil {
+		t.Fatal(err)
+	}
+	for dir, name := range map[object.InodeID]string{a: "f", b: "g"} {
+		if ino, err := n.Lookup(ctx, dir, name); err != nil || ino.ID != g.ID || ino.Nlink != 2 {
+			t.Errorf("%s: %+v, %v", name, ino, err)
+		}
+	}
+}

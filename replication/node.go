@@ -35,6 +35,7 @@ const (
 	// DefaultMetadataReserve is room for Badger's memtables, whose files are
 	// mapped sparsely: a full disk would end the process, not fail a write.
 	DefaultMetadataReserve = 512 << 20
+	DefaultRepairRate      = 64 << 20
 	// MaxReplicationFactor is the largest of a cluster.
 	MaxReplicationFactor = placement.MaxReplicas
 )
@@ -65,16 +66,25 @@ type Config struct {
 	// MetadataReserve is the free space, in bytes, on the disk of MetadataPath
 	// below which nothing is taken that grows; deleting goes on. Negative: none.
 	MetadataReserve int64
-	FS              vfs.FS // default vfs.OS()
-	Logger          *slog.Logger
+	// RepairRate bounds, in bytes a second, what this node fetches to mend chunks, and as
+	// much again to take over those that move to it.
+	RepairRate int64
+	FS         vfs.FS // default vfs.OS()
+	Logger     *slog.Logger
 
 	// walSegment is the length of a log segment; in tests, to have many. memTable is
 	// the size of the metadata's memtables: large ones take the race detector long.
 	walSegment, memTable int64
+	// rewriteRate bounds the rewriting of data whose bucket's scheme changed, in bytes a second.
+	rewriteRate int64
+	// clock, in tests, is this node's, which may be wrong.
+	clock func() time.Time
 	// opened, in tests, gets each replica that was opened.
 	opened func(*replica)
 	// net is how chunks get to other nodes; nil: there are none.
 	net *chunkNet
+	// groups is the number of chunk groups, in tests less than chunkGroups.
+	groups int
 }
 
 func (c *Config) complete() error {
@@ -87,6 +97,11 @@ func (c *Config) complete() error {
 	def(&c.MaxObjectSize, DefaultMaxObjectSize)
 	def(&c.BufferMemory, DefaultBufferMemory)
 	def(&c.MetadataReserve, DefaultMetadataReserve)
+	def(&c.RepairRate, DefaultRepairRate)
+	if c.groups == 0 {
+		c.groups = chunkGroups
+	}
+	def(&c.rewriteRate, rewriteRate)
 	if c.Partitions == 0 {
 		c.Partitions = DefaultPartitions
 	}
@@ -114,6 +129,8 @@ func (c *Config) complete() error {
 		return object.Errorf(object.KindInvalid, "Partitions is %d: give 1 to %d", c.Partitions, object.MaxPartitions-1)
 	case c.ChunkSize < 64<<10 || c.ChunkSize > 64<<20:
 		return object.Errorf(object.KindInvalid, "ChunkSize is %d: give 64 KiB to 64 MiB", c.ChunkSize)
+	case c.RepairRate < 1<<10:
+		return object.Errorf(object.KindInvalid, "RepairRate is %d: give at least 1024 bytes a second, or damage is mended too late", c.RepairRate)
 	case c.ReplicationFactor < 0 || c.ReplicationFactor > placement.MaxReplicas:
 		return object.Errorf(object.KindInvalid, "ReplicationFactor is %d: give 1 to %d", c.ReplicationFactor, placement.MaxReplicas)
 	case c.Peer == "" && len(c.Join) > 0:
@@ -136,6 +153,7 @@ type Node struct {
 	chunks *chunk.Store  // of this node's disks: what every request reads and writes goes through copies
 	copies *copies.Store // chunks at all their holders
 	places *places       // where those are
+	moves  moves         // chunks on their way here, and away
 	cluster
 	// damaged are chunks here that went to quarantine, for the mender.
 	damaged chan object.ChunkID
@@ -166,8 +184,12 @@ type Node struct {
 	// opening are groups that are being opened, some of them given up.
 	opening sync.WaitGroup
 	// step, in tests, is asked before each entry: an error is a coordinator that vanished.
-	step    atomic.Pointer[func() error]
+	step atomic.Pointer[func() error]
+	// sender, in tests, takes the place of access.Propose: answers are lost there.
+	sender  atomic.Pointer[func(ctx context.Context, id object.PartitionID, entry []byte) (*namespace.Result, error)]
 	full    atomic.Bool // the metadata's disk is down to its reserve
+	peers   peers       // what the other nodes say of themselves
+	seen    seenTxs
 	closing atomic.Bool
 	ready   atomic.Bool
 }
@@ -184,6 +206,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	n.patience.Store(int64(proposeTimeout))
 	n.rename, n.compacting = make(chan struct{}, 1), make(chan struct{}, compactors)
 	n.damaged = make(chan object.ChunkID, maxDamaged)
+	n.moves.open(cfg.RepairRate)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -255,15 +278,29 @@ func (n *Node) openMemory() error {
 		return err
 	}
 	for id := range n.ids(object.Control) {
-		n.parts = append(n.parts, &partition{id: id, pins: n.pins.Partition(id), dirty: make(chan struct{}, 1)})
+		n.parts = append(n.parts, &partition{id: id, pins: n.pins.Partition(id), dirty: make(chan struct{}, 1), opening: make(chan struct{}, 1)})
 	}
 	return nil
 }
 
+// beginOpening takes the partition's opening token. The opening that was given up
+// before goes on beside whatever comes next, on the same files: it has to end first.
+func (n *Node) beginOpening(ctx context.Context, p *partition) error {
+	select {
+	case p.opening <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return object.Errorf(object.KindTimeout, "partition %d: an earlier attempt to open it has not ended; check the disk: %w", p.id, ctx.Err())
+	case <-n.wal.Failed():
+		return object.Errorf(object.KindUnavailable, "partition %d did not start, the log failed: check the disk, then restart: %w", p.id, n.wal.Err())
+	}
+}
+
 // openGroup opens a group, and gives up when the log fails meanwhile: raft
 // knows no way back from a term that it cannot store (its caller waits for
-// good) and panics where it cannot read its log.
-func (n *Node) openGroup(ctx context.Context, cfg group.Config) (*group.Group, error) {
+// good) and panics where it cannot read its log. Where no group comes of it, failed is called
+// once when nothing goes on any more, which may be after openGroup returned.
+func (n *Node) openGroup(ctx context.Context, cfg group.Config, failed func() error) (*group.Group, error) {
 	type opened struct {
 		g   *group.Group
 		err error
@@ -284,7 +321,10 @@ func (n *Node) openGroup(ctx context.Context, cfg group.Config) (*group.Group, e
 	var err error
 	select {
 	case o := <-done:
-		return o.g, o.err
+		if o.err != nil {
+			return nil, errors.Join(o.err, failed())
+		}
+		return o.g, nil
 	case <-ctx.Done():
 		err = object.Errorf(object.KindTimeout, "partition %d did not start: %w", cfg.ID, ctx.Err())
 	case <-n.wal.Failed():
@@ -296,6 +336,7 @@ func (n *Node) openGroup(ctx context.Context, cfg group.Config) (*group.Group, e
 		if o := <-done; o.g != nil { // too late
 			_ = o.g.Close()
 		}
+		_ = failed()
 	}()
 	return nil, err
 }

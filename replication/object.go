@@ -28,19 +28,19 @@ func (n *Node) putObject(ctx context.Context, bucket, key string, body io.Reader
 		return nil, err
 	}
 	isDir := strings.HasSuffix(key, "/")
-	owner := n.spread() // of no chunks, where the body is small: it is not looked for
+	owner, like := n.spread(), object.RootInode // of no chunks, where the body is small: it is not looked for
 	if isDir || o.Size < 0 || o.Size > object.MaxInline {
 		p, err := n.locate(ctx, bucket, key)
 		if err != nil {
 			return inodeOf(n.orKept(ctx, err))
 		}
 		// The chunks belong to the partition that the object's directory lives in,
-		// or will live in.
-		if p.found() {
+		// or will live in; what is missing will be like the directory above it.
+		if like = p.dir; p.found() {
 			owner = p.dir.Partition()
 		}
 	}
-	rc, err := n.receive(ctx, owner, body, o.Size, n.cfg.MaxObjectSize)
+	rc, err := n.receive(ctx, owner, like, body, o.Size, n.cfg.MaxObjectSize)
 	if err != nil {
 		return inodeOf(n.orKept(ctx, err))
 	}

@@ -2,6 +2,7 @@ package replication
 
 import (
 	"context"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -96,6 +97,46 @@ func (n *Node) fence(ctx context.Context, t Token) (context.Context, *namespace.
 	return ctx, nil, err
 }
 
+// doubts are the partitions in which an entry of a mutation may still be applied
+// although the mutation went on: an attempt of unknown outcome, and after it an answer
+// that is not kept for the token (a transaction was in the way, the path has to be resolved
+// anew). A kept result, of any entry of the token in that partition, ends the doubt.
+type doubts struct {
+	mu sync.Mutex
+	in map[object.PartitionID]bool
+}
+
+type doubtsKey struct{}
+
+// noteDoubt notes what the result of an entry with a token says of those before it.
+func noteDoubt(ctx context.Context, id object.PartitionID, cmd *namespace.Command, r *namespace.Result) {
+	d, ok := ctx.Value(doubtsKey{}).(*doubts)
+	if !ok || cmd.Token == nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case r.Kept():
+		delete(d.in, id)
+	case r.Doubtful:
+		if d.in == nil {
+			d.in = map[object.PartitionID]bool{}
+		}
+		d.in[id] = true
+	}
+}
+
+// unless is err, or, while there are doubts, an error that says that the outcome is unknown.
+func (d *doubts) unless(err error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err == nil || len(d.in) == 0 || uncertain(err) {
+		return err
+	}
+	return object.Errorf(object.KindTimeout, "whether the change was made is unknown; look, or retry it with the same token: %w", err)
+}
+
 // once runs a mutation, or answers with what an earlier attempt of the same
 // token came to. An error of a retry is answered only after another look: the
 // first attempt may have been on its way.
@@ -107,6 +148,8 @@ func (n *Node) once(ctx context.Context, op func(ctx context.Context) (*namespac
 		return r, r.Err()
 	}
 	t, second := retried(ctx)
+	d := &doubts{}
+	ctx = context.WithValue(ctx, doubtsKey{}, d)
 	var r *namespace.Result
 	err := n.retry(ctx, func() (err error) {
 		ctx := ctx
@@ -123,6 +166,7 @@ func (n *Node) once(ctx context.Context, op func(ctx context.Context) (*namespac
 		}
 		return err
 	})
+	err = d.unless(err)
 	switch {
 	case err != nil && second:
 		return n.orKept(ctx, err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -240,4 +241,54 @@ func TestRetryWithoutRoomFindsItsResult(t *testing.T) {
 			t.Errorf("%s, which did not happen: %v", name, err)
 		}
 	}
+}
+
+// TestDoubtOutlivesLaterRefusals: an entry of unknown outcome may come late, whatever its
+// change came to afterwards: that is not told as certain, and what the entry names stays.
+func TestDoubtOutlivesLaterRefusals(t *testing.T) {
+	n, _ := newNode(t)
+	body := randomBytes(7, 200_000)
+	var late []byte
+	at := object.PartitionID(0)
+	puts := 0
+	sender := func(ctx context.Context, id object.PartitionID, entry []byte) (*namespace.Result, error) {
+		cmd, err := namespace.DecodeCommand(entry)
+		if err != nil {
+			return nil, err
+		}
+		if cmd.Put == nil {
+			return n.access.Propose(ctx, id, entry)
+		}
+		if puts++; puts == 1 { // no answer to the first attempt; to the second: the directory has to be found anew
+			late, at = slices.Clone(entry), id
+			return &namespace.Result{Failed: true, Kind: object.KindStale, Message: "resolve anew", Again: true, Doubtful: true}, nil
+		}
+		return nil, object.Errorf(object.KindUnavailable, "nobody leads")
+	}
+	n.sender.Store(&sender)
+	ctx := WithToken(context.Background(), Token{Session: newUploadID(), Seq: 1})
+	_, err := n.Put(ctx, "box", "late", bytes.NewReader(body), PutOptions{Size: int64(len(body))})
+	wantKind(t, err, object.KindTimeout)
+	n.sender.Store(nil)
+	if puts != 2 {
+		t.Fatalf("%d entries", puts)
+	}
+	if r, err := n.access.Propose(t.Context(), at, late); err != nil || r.Err() != nil {
+		t.Fatal(r, err)
+	}
+	if got := mustGet(t, n, "late"); !bytes.Equal(got, body) {
+		t.Errorf("%d bytes", len(got))
+	}
+
+	// Where a kept answer followed, the late entry does nothing: the doubt is over.
+	d := &doubts{}
+	in := context.WithValue(t.Context(), doubtsKey{}, d)
+	cmd := &namespace.Command{Token: &namespace.Token{Session: newUploadID(), Seq: 1}}
+	certain := object.Errorf(object.KindConflict, "no")
+	noteDoubt(in, 3, cmd, &namespace.Result{Again: true, Doubtful: true})
+	wantKind(t, d.unless(certain), object.KindTimeout)
+	noteDoubt(in, 4, cmd, &namespace.Result{})
+	wantKind(t, d.unless(certain), object.KindTimeout)
+	noteDoubt(in, 3, cmd, &namespace.Result{Failed: true, Kind: object.KindConflict})
+	wantKind(t, d.unless(certain), object.KindConflict)
 }

@@ -223,6 +223,17 @@ func (n *Node) entry(ctx context.Context, dir object.InodeID, name string) (file
 	}
 }
 
+// entryUnder is entry in a directory that a path led to under an epoch, and
+// errAgain when it vanished meanwhile: the path is to be walked anew. With epoch 0
+// the directory was named by its number, and KindStale says that it is gone.
+func (n *Node) entryUnder(ctx context.Context, epoch uint64, dir object.InodeID, name string) (file, sub *namespace.Entry, err error) {
+	file, sub, err = n.entry(ctx, dir, name)
+	if epoch != 0 && object.IsKind(err, object.KindStale) {
+		return nil, nil, again{err}
+	}
+	return file, sub, err
+}
+
 // makeMissing makes the implicit directories of a place; the last of them in
 // partition last, so that it owns chunks that were uploaded for it.
 func (n *Node) makeMissing(ctx context.Context, p *place, last object.PartitionID) error {
@@ -299,6 +310,9 @@ func (n *Node) makeDir(ctx context.Context, dir object.InodeID, name string, nod
 }
 
 func (n *Node) makeDirNode(ctx context.Context, dir object.InodeID, name string, node object.Inode, part object.PartitionID, epoch uint64, mount bool) (*object.Inode, error) {
+	if err := n.inherit(ctx, &node, dir); err != nil {
+		return nil, err
+	}
 	var born *object.Inode
 	r, err := n.transact(ctx, plan{
 		halves:  []half{{part, namespace.Half{Birth: &namespace.Birth{Node: node}}}},
@@ -307,7 +321,8 @@ func (n *Node) makeDirNode(ctx context.Context, dir object.InodeID, name string,
 		lazy:    true,
 		decide: func(prepared []*namespace.Result) *namespace.Decide {
 			born = prepared[0].Inode
-			return &namespace.Decide{PutDentry: &namespace.PutDentry{Dir: dir, Name: name, Inode: born.ID, Type: object.TypeDirectory, Mount: mount}}
+			return &namespace.Decide{PutDentry: &namespace.PutDentry{Dir: dir, Name: name, Inode: born.ID, Type: object.TypeDirectory, Mount: mount,
+				Inherits: dir != object.RootInode, Like: node.Scheme}}
 		},
 	})
 	switch {

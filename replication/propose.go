@@ -31,18 +31,19 @@ const proposeTimeout = 20 * time.Second
 
 // propose applies one command; the result's own error is not looked at.
 func (n *Node) propose(ctx context.Context, id object.PartitionID, cmd *namespace.Command) (*namespace.Result, error) {
-	if _, err := n.partition(id); err != nil {
+	p, err := n.partition(id)
+	if err != nil {
 		return nil, err
 	}
-	if n.full.Load() && cmd.Grows() {
-		return nil, n.errFull() // whoever leads: what grows here grows there
+	if n.full.Load() && p.here.Load() != nil && cmd.Grows() {
+		return nil, n.errFull(n.cfg.NodeID) // whoever leads: what grows there grows here
 	}
 	if f := n.step.Load(); f != nil {
 		if err := (*f)(); err != nil {
 			return nil, err
 		}
 	}
-	cmd.Now = time.Now().UnixNano()
+	cmd.Now = n.now().UnixNano()
 	data, err := cmd.Encode()
 	if err != nil {
 		return nil, err
@@ -53,28 +54,14 @@ func (n *Node) propose(ctx context.Context, id object.PartitionID, cmd *namespac
 	if cmd.Repeatable() {
 		send = n.access.ProposeRepeatable
 	}
+	if f := n.sender.Load(); f != nil {
+		send = *f
+	}
 	r, err := send(ctx, id, data)
 	if err != nil && cmd.Unstage != nil {
 		n.leftovers.add(id, cmd.Unstage.Content)
 	}
 	return r, err
-}
-
-func (n *Node) errFull() error {
-	return object.Errorf(object.KindNoSpace, "the disk of %s is nearly full (less than %d MiB are free): free some space there", n.cfg.MetadataPath, n.cfg.MetadataReserve>>20)
-}
-
-// admit judges an entry at the leader, whoever proposes it: a full disk takes
-// nothing that grows.
-func (n *Node) admit(_ context.Context, _ object.PartitionID, entry []byte) error {
-	if !n.full.Load() {
-		return nil
-	}
-	cmd, err := namespace.DecodeCommand(entry)
-	if err == nil && cmd.Grows() {
-		return n.errFull()
-	}
-	return nil
 }
 
 // do applies a command, waits out or settles what is in its way, and drives
@@ -88,6 +75,9 @@ func (n *Node) doFor(ctx context.Context, id object.PartitionID, cmd *namespace.
 	defer func() { n.settleRestaged(id, cmd, r, err) }()
 	for attempt, scattered := 0, 0; ; attempt++ {
 		r, err = n.propose(ctx, id, cmd)
+		if err == nil {
+			noteDoubt(ctx, id, cmd, r)
+		}
 		switch {
 		case err != nil:
 			return nil, err

@@ -59,14 +59,15 @@ type unsummed struct {
 }
 
 // receive reads a body to its end and makes it durable as chunks owned by a
-// partition, or keeps it for the log when it is small. size -1: unknown. max:
+// partition and kept as those of the inode like (a file, or the directory where
+// one is made), or keeps it for the log when it is small. size -1: unknown. max:
 // the largest body taken. On an error nothing is left. A body in memory is cut at
 // the chunk's size and nowhere else; others may be where memory was scarce.
-func (n *Node) receive(ctx context.Context, owner object.PartitionID, r io.Reader, size, max int64) (_ *received, err error) {
+func (n *Node) receive(ctx context.Context, owner object.PartitionID, like object.InodeID, r io.Reader, size, max int64) (_ *received, err error) {
 	if size > max {
 		return nil, tooLarge(max)
 	}
-	rc := &received{owner: owner, upload: newUploadID(), scheme: object.DefaultScheme}
+	rc := &received{owner: owner, upload: n.newUpload()}
 	head := int64(object.MaxInline)
 	if size >= 0 {
 		head = min(head, size)
@@ -87,6 +88,10 @@ func (n *Node) receive(ctx context.Context, owner object.PartitionID, r io.Reade
 		rc.sha256, rc.body = sum[:], namespace.Body{Size: int64(got), Inline: small[:got]}
 		return rc, nil
 	}
+	if rc.scheme, err = n.schemeOf(ctx, like); err != nil {
+		return nil, err
+	}
+	rc.body.Made = rc.scheme
 	n.active.set(rc.upload, true)
 	defer func() {
 		if err != nil {
@@ -167,13 +172,10 @@ func fill(r io.Reader, buf []byte) (n int, end bool, err error) {
 // of. No entry that could name them is under way.
 func (n *Node) dropUnknown(ctx context.Context, ids []object.ChunkID, drop func(context.Context, []object.ChunkID) error) error {
 	var unknown []object.ChunkID
-	for _, id := range ids {
-		known, err := n.knows(ctx, id)
-		if err != nil {
+	if len(ids) > 0 { // all of one owner
+		var err error
+		if unknown, err = n.unknown(ctx, ids[0].Owner, ids); err != nil {
 			return err
-		}
-		if !known {
-			unknown = append(unknown, id)
 		}
 	}
 	return drop(ctx, unknown)

@@ -55,7 +55,7 @@ func (n *Node) renameKeys(ctx context.Context, bucket, key, newBucket, newKey st
 	if !from.found() {
 		return nil, errNoObject()
 	}
-	file, sub, err := n.entry(ctx, from.dir, from.name)
+	file, sub, err := n.entryUnder(ctx, from.epoch, from.dir, from.name)
 	if err != nil {
 		return nil, err
 	}
@@ -71,10 +71,13 @@ func (n *Node) renameKeys(ctx context.Context, bucket, key, newBucket, newKey st
 	}
 	return n.withParents(ctx, &to, n.spread(), func() (*namespace.Result, error) {
 		rn := renaming{dir: from.dir, name: from.name, newDir: to.dir, newName: to.name, flags: f, epoch: from.epoch, chain: from.chain}
+		e, rename := file, n.renameFile
 		if from.isDir {
-			return n.renameDir(ctx, rn, sub)
+			e, rename = sub, n.renameDir
 		}
-		return n.renameFile(ctx, rn, file)
+		r, err := rename(ctx, rn, e)
+		n.renamed(ctx, rn, e, err)
+		return r, err
 	})
 }
 
@@ -84,9 +87,13 @@ func (n *Node) renameAny(ctx context.Context, rn renaming) (*namespace.Result, e
 	case err != nil:
 		return nil, err
 	case sub != nil:
-		return n.renameDir(ctx, rn, sub)
+		r, err := n.renameDir(ctx, rn, sub)
+		n.renamed(ctx, rn, sub, err)
+		return r, err
 	case file != nil:
-		return n.renameFile(ctx, rn, file)
+		r, err := n.renameFile(ctx, rn, file)
+		n.renamed(ctx, rn, file, err)
+		return r, err
 	}
 	return nil, object.Errorf(object.KindNotFound, "no such file or directory")
 }
@@ -100,7 +107,7 @@ func (n *Node) renameFile(ctx context.Context, rn renaming, e *namespace.Entry) 
 	if rn.flags.Exchange {
 		return nil, object.Errorf(object.KindNotSupported, "names of two directories cannot be exchanged yet")
 	}
-	old, sub, err := n.entry(ctx, rn.newDir, rn.newName)
+	old, sub, err := n.entryUnder(ctx, rn.epoch, rn.newDir, rn.newName)
 	switch {
 	case err != nil:
 		return nil, err
@@ -108,8 +115,6 @@ func (n *Node) renameFile(ctx context.Context, rn renaming, e *namespace.Entry) 
 		return nil, object.Errorf(object.KindIsDirectory, "a directory of the new name exists")
 	case old != nil && rn.flags.NoReplace:
 		return nil, object.Errorf(object.KindExists, "the new name is taken")
-	case old != nil && old.Inode == e.Inode:
-		return &namespace.Result{}, nil // two names of one file: rename does nothing (POSIX)
 	}
 	put := &namespace.PutDentry{Dir: rn.newDir, Name: rn.newName, Inode: e.Inode, Type: e.Type, Mount: rn.mount, Look: !rn.flags.NoReplace}
 	if old != nil {
@@ -121,6 +126,11 @@ func (n *Node) renameFile(ctx context.Context, rn renaming, e *namespace.Entry) 
 		epoch:   rn.epoch,
 		decide:  func([]*namespace.Result) *namespace.Decide { return &namespace.Decide{PutDentry: put} },
 	})
+	if err != nil && r != nil && r.Elsewhere == e.Inode {
+		// Two names of one file: rename does nothing (POSIX). Only the decision can
+		// tell: of two looks, the file may have moved from the one to the other.
+		return &namespace.Result{}, nil
+	}
 	return r, err
 }
 
@@ -185,7 +195,7 @@ func (n *Node) epoch(ctx context.Context) (epoch uint64, err error) {
 
 // moveDir moves with the record taken. ended: nothing of it is left to do.
 func (n *Node) moveDir(ctx context.Context, rn renaming, e *namespace.Entry, rec *namespace.DirRename) (_ *namespace.Result, ended bool, _ error) {
-	old, sub, err := n.entry(ctx, rn.newDir, rn.newName)
+	old, sub, err := n.entryUnder(ctx, rn.epoch, rn.newDir, rn.newName)
 	switch {
 	case err != nil:
 		return nil, true, err

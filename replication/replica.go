@@ -24,6 +24,11 @@ type partition struct {
 	// garbage is an index below which there is none: where the reclaimer begins.
 	garbage uint64
 	here    atomic.Pointer[replica]
+	// strayed: there may be strays, rewriting: there may be walks.
+	strayed, rewriting atomic.Bool
+	// opening holds a token while the replica's stores are being opened or dropped. An
+	// opening that was given up goes on until the disk answers.
+	opening chan struct{}
 }
 
 // replica is this node's replica of a partition, while it is open.
@@ -38,6 +43,12 @@ func (p *partition) touch() {
 	case p.dirty <- struct{}{}:
 	default:
 	}
+}
+
+// stray says that there may be something to rewrite.
+func (p *partition) stray() {
+	p.strayed.Store(true)
+	p.rewriting.Store(true)
 }
 
 // led is the replica here while it leads, as far as it knows: what a leader does on
@@ -61,7 +72,7 @@ func (n *Node) replicaPath() string { return filepath.Join(n.cfg.MetadataPath, r
 func (h host) Open(ctx context.Context, id object.PartitionID, name control.ReplicaID, how steward.Start) (steward.Group, error) {
 	g, err := h.open(ctx, id, name, how)
 	if err != nil {
-		return nil, h.n.hopeless(err)
+		return nil, h.n.unopened(ctx, id, name, err)
 	}
 	return g, nil
 }
@@ -75,9 +86,13 @@ func (h host) open(ctx context.Context, id object.PartitionID, name control.Repl
 	if n.wal.Err() != nil {
 		return nil, object.Errorf(object.KindUnavailable, "the write-ahead log failed: check the disk, then restart this node: %w", n.wal.Err())
 	}
+	if err := n.beginOpening(ctx, p); err != nil {
+		return nil, err
+	}
 	r := &replica{id: name, machine: n.newMachine(p)}
 	link, err := n.net.Group(id)
 	if err != nil {
+		<-p.opening
 		return nil, err
 	}
 	r.group, err = n.openGroup(ctx, group.Config{
@@ -86,10 +101,11 @@ func (h host) open(ctx context.Context, id object.PartitionID, name control.Repl
 		OnLeader:  func(leads bool, term uint64) { n.led(p, leads, term) },
 		OnMembers: func(uint64, []group.Member) { n.steward.Wake() },
 		OnRestore: func(applied uint64) { n.restored(p, applied) },
-	})
+	}, func() error { defer func() { <-p.opening }(); return link.Close() })
 	if err != nil {
-		return nil, errors.Join(err, link.Close())
+		return nil, err
 	}
+	defer func() { <-p.opening }()
 	if err := n.access.Attach(id, access.Replica{ID: name.String(), Group: r.group, Machine: r.machine}); err != nil {
 		return nil, errors.Join(err, r.group.Close())
 	}
@@ -120,6 +136,14 @@ func (h host) Close(id object.PartitionID, name control.ReplicaID) error {
 
 // Drop implements steward.Host.
 func (h host) Drop(ctx context.Context, id object.PartitionID, _ control.ReplicaID) error {
+	p, err := h.n.partition(id)
+	if err != nil {
+		return err
+	}
+	if err := h.n.beginOpening(ctx, p); err != nil { // not while an opening that was given up reads it
+		return err
+	}
+	defer func() { <-p.opening }()
 	return group.Destroy(ctx, h.n.cfg.FS, h.n.replicaPath(), h.n.wal.Group(id), id, h.n.meta.Partition(id).DropAll)
 }
 
@@ -134,7 +158,9 @@ func (n *Node) newMachine(p *partition) *access.Machine {
 			if garbage {
 				p.touch()
 			}
-		}}
+		},
+		OnStray: p.stray}
+	p.stray() // what was there before
 	if p.id == object.Control {
 		o.OnControl = n.mapChanged
 	}
@@ -155,6 +181,7 @@ func (n *Node) led(p *partition, leads bool, term uint64) {
 func (n *Node) restored(p *partition, applied uint64) {
 	n.hub.gap(p.id, applied)
 	p.touch()
+	p.stray()
 	if p.id == object.Control {
 		n.mapChanged()
 	}

@@ -44,6 +44,9 @@ func (n *Node) findSecrets() (fresh bool, err error) {
 	}
 	given, err := n.givenSecrets()
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && id == nil && len(kept) == 0 && len(n.cfg.Join) == 0:
+		n.makeSecret() // the file is made with the cluster
+		return true, nil
 	case err != nil:
 		return false, err
 	case len(given) > 0:
@@ -65,9 +68,13 @@ func (n *Node) findSecrets() (fresh bool, err error) {
 	case n.hasOthers(id):
 		return false, object.Errorf(object.KindInvalid, "this cluster has no secret, and %s can be reached from other machines: stop all its nodes, and start each with the same --cluster-secret-file", n.cfg.Peer)
 	}
+	n.makeSecret()
+	return true, nil
+}
+
+func (n *Node) makeSecret() {
 	made := transport.NewSecret()
 	n.secrets, n.joinToken = []transport.Secret{made}, made.Reveal()
-	return true, nil
 }
 
 // hasOthers reports whether the cluster had other nodes when this one looked last.
@@ -109,8 +116,11 @@ func (n *Node) givenSecrets() ([]transport.Secret, error) {
 			return nil, object.Errorf(object.KindInvalid, "the cluster's secret is given twice, as a text and as the file %s: give one of them", path)
 		}
 		b, err := readStart(n.cfg.FS, opSecretRead, path, secretLimit)
-		if err != nil || b == nil {
-			return nil, object.Errorf(object.KindInvalid, "the cluster's secret cannot be read from %s: %w", path, errors.Join(err, fs.ErrNotExist))
+		if err == nil && b == nil {
+			err = fs.ErrNotExist
+		}
+		if err != nil {
+			return nil, object.Errorf(object.KindInvalid, "the cluster's secret cannot be read: copy the file from the cluster's first node: %s: %w", path, err)
 		}
 		if text = string(b); strings.TrimSpace(text) == "" {
 			return nil, object.Errorf(object.KindInvalid, "%s is empty: put the join token into it", path)
@@ -147,11 +157,17 @@ func parseSecrets(text string) (secrets []transport.Secret, err error) {
 	return secrets, nil
 }
 
-// keepSecrets writes them down before anybody is told.
+// keepSecrets writes them down before anybody is told; those that this start made
+// also to the file that was to have them.
 func (n *Node) keepSecrets(secrets []transport.Secret) error {
 	var b strings.Builder
 	for _, s := range secrets {
 		b.WriteString(s.Reveal() + "\n")
+	}
+	if path := n.cfg.SecretFile; path != "" && n.joinToken != "" && !n.ready.Load() {
+		if err := vfs.WriteBytes(n.cfg.FS, opSecret, path, 0o600, []byte(b.String())); err != nil {
+			return object.Errorf(object.KindOf(err), "the new cluster's secret cannot be written to %s: %w", path, err)
+		}
 	}
 	return vfs.WriteBytes(n.cfg.FS, opSecret, filepath.Join(n.cfg.MetadataPath, secretName), 0o600, []byte(b.String()))
 }

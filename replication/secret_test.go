@@ -112,6 +112,29 @@ func TestSecretsThatAreGiven(t *testing.T) {
 	}
 }
 
+// A file that is not there yet is made by the node that founds the cluster, and by no other.
+func TestTheFounderMakesTheSecretsFile(t *testing.T) {
+	cfg := Config{MetadataPath: t.TempDir(), StoragePaths: []string{t.TempDir()}, Partitions: 2, Peer: "127.0.0.1:0", SecretFile: filepath.Join(t.TempDir(), "secret")}
+	joins := cfg
+	joins.MetadataPath, joins.StoragePaths, joins.Join = t.TempDir(), []string{t.TempDir()}, []string{"127.0.0.1:1"}
+	if _, _, err := opened(t, joins); !object.IsKind(err, object.KindInvalid) {
+		t.Errorf("a joiner without the file: %v", err)
+	}
+	secret, token, err := opened(t, cfg)
+	if err != nil || secret == "" || token != secret {
+		t.Fatalf("secret %q, token %q, %v", secret, token, err)
+	}
+	if b, err := os.ReadFile(cfg.SecretFile); err != nil || string(b) != secret+"\n" {
+		t.Errorf("the file has %q: %v", b, err)
+	}
+	if err := os.Remove(cfg.SecretFile); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := opened(t, cfg); !object.IsKind(err, object.KindInvalid) {
+		t.Errorf("a file that is gone later: %v", err)
+	}
+}
+
 func TestJoiningOffLoopbackNeedsTheSecret(t *testing.T) {
 	cfg := Config{MetadataPath: t.TempDir(), StoragePaths: []string{t.TempDir()}, Partitions: 2, Peer: "127.0.0.1:0", Join: []string{"192.0.2.1:8080"}}
 	if _, _, err := opened(t, cfg); !object.IsKind(err, object.KindInvalid) || !strings.Contains(err.Error(), "--cluster-secret-file") {

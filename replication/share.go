@@ -58,6 +58,7 @@ func (n *Node) stageShared(ctx context.Context, part object.PartitionID, body *n
 	}
 	for i := range exts {
 		exts[i].Offset += base
+		body.Shares(&exts[i])
 	}
 	st := &namespace.Stage{Owner: n.incarnation, Body: namespace.Body{Content: body.Content, Extents: exts, Staged: body.Staged, Existing: true}}
 	var err error

@@ -4,7 +4,7 @@ import (
 	"context"
 	"runtime/debug"
 
-	"github.com/skshohagmiah/bucketdb/storage/object"
+	"github.com/skshohagmiah/bucketdb/replication/control"
 )
 
 // Usage is the capacity of the disks.
@@ -44,6 +44,7 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 		st := r.group.Stats()
 		s.Partitions = append(s.Partitions, PartitionStatus{ID: p.id, Leader: leader, Term: st.Term, Applied: r.machine.Applied(), Durable: r.machine.Durable()})
 	}
+	s.Repairs = n.repairs()
 	n.clusterStatus(&s)
 	return s, nil
 }
@@ -55,11 +56,11 @@ func (n *Node) clusterStatus(s *Status) {
 	if state == nil {
 		return
 	}
-	s.Cluster, s.Epoch = object.UploadID(state.Cluster).String(), state.Epoch
-	for i := range state.Nodes {
-		c := &state.Nodes[i]
-		s.Nodes = append(s.Nodes, NodeStatus{ID: string(c.ID), State: c.State().String(), API: c.API, Zone: c.Zone, Weight: c.Weight})
-	}
+	o := overviewOf(state, func(id control.NodeID) bool {
+		c := state.Node(id)
+		return c != nil && !c.Gone && c.Life != control.NodeRemoved
+	})
+	s.Cluster, s.Epoch, s.Nodes, s.Progress, s.Settings = o.Cluster, o.Epoch, o.Nodes, o.Progress, o.Settings
 }
 
 func version() string {

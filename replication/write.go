@@ -15,7 +15,7 @@ func (n *Node) Write(ctx context.Context, ino object.InodeID, off int64, body io
 	if off < 0 {
 		return nil, 0, object.Errorf(object.KindInvalid, "the offset is negative")
 	}
-	rc, err := n.receive(ctx, ino.Partition(), body, o.Size, namespace.MaxExtents*n.cfg.ChunkSize)
+	rc, err := n.receive(ctx, ino.Partition(), ino, body, o.Size, namespace.MaxExtents*n.cfg.ChunkSize)
 	if err != nil { // no room, say, for what an earlier attempt brought
 		r, err := n.orKept(ctx, err)
 		if err != nil {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 
@@ -12,7 +13,17 @@ import (
 )
 
 func bucketOf(b replication.Bucket) api.Bucket {
-	return api.Bucket{Name: api.Name(b.Name), Owner: b.Owner, Root: api.ID(b.Root), Created: b.Created}
+	return api.Bucket{Name: api.Name(b.Name), Owner: b.Owner, Root: api.ID(b.Root), Created: b.Created, Storage: api.StorageOf(b.Scheme)}
+}
+
+// bucketNow is a bucket, and how far the rewriting of its data is.
+func (s *Server) bucketNow(ctx context.Context, b replication.Bucket) (api.Bucket, error) {
+	out := bucketOf(b)
+	r, err := s.node.Rewriting(ctx, b)
+	if err == nil && r != nil {
+		out.Rewriting = &api.Rewriting{Started: r.Started.UTC(), Pass: r.Pass, Seen: r.Seen, Walked: r.Walked, Left: r.Left}
+	}
+	return out, err
 }
 
 // listBuckets is GET /buckets.
@@ -34,7 +45,13 @@ func (s *Server) createBucket(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	b, err := s.node.CreateBucket(ctx, string(in.Name), in.Owner)
+	o := replication.BucketOptions{Owner: in.Owner}
+	if in.Storage != nil {
+		if o.Scheme, err = in.Storage.Scheme(); err != nil {
+			return object.WithOp(err, "create bucket", string(in.Name), "")
+		}
+	}
+	b, err := s.node.MakeBucket(ctx, string(in.Name), o)
 	if err != nil {
 		return object.WithOp(err, "create bucket", string(in.Name), "")
 	}
@@ -52,7 +69,39 @@ func (s *Server) getBucket(c *gin.Context) error {
 	if err != nil {
 		return object.WithOp(err, "bucket", name, "")
 	}
-	return s.writeJSON(c, http.StatusOK, bucketOf(b))
+	out, err := s.bucketNow(c.Request.Context(), b)
+	if err != nil {
+		return object.WithOp(err, "bucket", name, "")
+	}
+	return s.writeJSON(c, http.StatusOK, out)
+}
+
+// patchBucket is PATCH /buckets/:bucket, which changes how its data is kept.
+func (s *Server) patchBucket(c *gin.Context) error {
+	name, err := decodeName("bucket's name", c.Param("bucket"))
+	if err != nil {
+		return err
+	}
+	ctx, in, err := request[api.BucketChange](c, s)
+	if err == nil && in.Storage == nil {
+		err = object.Errorf(object.KindInvalid, `nothing is to be changed: give {"storage": …}`)
+	}
+	var scheme object.Scheme
+	if err == nil {
+		scheme, err = in.Storage.Scheme()
+	}
+	var b replication.Bucket
+	if err == nil {
+		b, err = s.node.SetScheme(ctx, name, scheme)
+	}
+	var out api.Bucket
+	if err == nil {
+		out, err = s.bucketNow(ctx, b)
+	}
+	if err != nil {
+		return object.WithOp(err, "set storage", name, "")
+	}
+	return s.writeJSON(c, http.StatusOK, out)
 }
 
 // deleteBucket is DELETE /buckets/:bucket.

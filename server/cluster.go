@@ -19,23 +19,6 @@ func usageOf(u replication.Usage) api.Usage {
 	return api.Usage{TotalBytes: u.TotalBytes, FreeBytes: u.FreeBytes, TotalInodes: u.TotalInodes, FreeInodes: u.FreeInodes}
 }
 
-// cluster is GET /cluster.
-func (s *Server) cluster(c *gin.Context) error {
-	st, err := s.node.Status(c.Request.Context())
-	if err != nil {
-		return object.WithOp(err, "cluster", "", "")
-	}
-	out := api.Cluster{Node: st.Node, Version: st.Version, Started: st.Started, Ready: st.Ready, Usage: usageOf(st.Usage),
-		Partitions: make([]api.Partition, len(st.Partitions)), Cluster: st.Cluster, Epoch: st.Epoch, Nodes: make([]api.ClusterNode, len(st.Nodes))}
-	for i, n := range st.Nodes {
-		out.Nodes[i] = api.ClusterNode(n)
-	}
-	for i, p := range st.Partitions {
-		out.Partitions[i] = api.Partition{ID: p.ID, Leader: p.Leader, Term: p.Term, Applied: p.Applied, Durable: p.Durable}
-	}
-	return s.writeJSON(c, http.StatusOK, out)
-}
-
 // usage is GET /fs/usage.
 func (s *Server) usage(c *gin.Context) error {
 	u, err := s.node.Usage(c.Request.Context())

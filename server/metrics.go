@@ -83,6 +83,8 @@ type engineCollector struct {
 	nodes *prometheus.Desc
 	parts *prometheus.Desc
 	index *prometheus.Desc
+
+	epoch, members, under, short, left, corrupt, missed, repairs, waiting *prometheus.Desc
 }
 
 func newEngineCollector(s *Server) *engineCollector {
@@ -96,12 +98,23 @@ func newEngineCollector(s *Server) *engineCollector {
 		nodes: desc("capacity_inodes", "Inodes of the storage paths, by state (total, free).", "state"),
 		parts: desc("partitions", "Raft groups that this node carries."),
 		index: desc("applied_index_sum", "Sum of the applied Raft indexes of all partitions: its rate is that of changes."),
+
+		epoch:   desc("map_epoch", "Epoch of the cluster's map that this node has."),
+		members: desc("nodes", "Nodes of the cluster, by state (joining, up, draining, gone, removed).", "state"),
+		under:   desc("under_replicated_partitions", "Partitions with fewer good replicas than there shall be, by the map that this node has."),
+		short:   desc("short_chunk_groups", "Chunk groups with a holder that is missing or gone, by the map that this node has."),
+		left:    desc("moves_left", "What is not where it is planned (partitions, chunk_groups), by the map that this node has.", "what"),
+		corrupt: desc("corrupt_chunks_total", "Chunks of this node whose bytes failed their checksum and went to quarantine, since its start."),
+		missed:  desc("missed_copies_total", "Copies that this node found missing or bad, here or elsewhere, since its start."),
+		repairs: desc("repairs_total", "Copies of this node that were to be made again, by result (repaired, failed), since its start.", "result"),
+		waiting: desc("repairs_waiting", "Copies that are known to be missing or bad, and not dealt with yet."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (e *engineCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{e.ready, e.bytes, e.nodes, e.parts, e.index} {
+	for _, d := range []*prometheus.Desc{e.ready, e.bytes, e.nodes, e.parts, e.index,
+		e.epoch, e.members, e.under, e.short, e.left, e.corrupt, e.missed, e.repairs, e.waiting} {
 		out <- d
 	}
 }
@@ -132,4 +145,29 @@ func (e *engineCollector) Collect(out chan<- prometheus.Metric) {
 	gauge(e.nodes, float64(st.Usage.FreeInodes), "free")
 	gauge(e.parts, float64(len(st.Partitions)))
 	out <- prometheus.MustNewConstMetric(e.index, prometheus.CounterValue, applied)
+	e.collectCluster(out, st)
+}
+
+// collectCluster adds what the node knows of its cluster, and of damage.
+func (e *engineCollector) collectCluster(out chan<- prometheus.Metric, st replication.Status) {
+	send := func(d *prometheus.Desc, t prometheus.ValueType, v int64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, t, float64(v), labels...)
+	}
+	states := map[string]int64{"joining": 0, "up": 0, "draining": 0, "gone": 0, "removed": 0}
+	for _, n := range st.Nodes {
+		states[n.State]++
+	}
+	for state, n := range states {
+		send(e.members, prometheus.GaugeValue, n, state)
+	}
+	send(e.epoch, prometheus.GaugeValue, int64(st.Epoch))
+	send(e.under, prometheus.GaugeValue, int64(st.Progress.UnderReplicated))
+	send(e.short, prometheus.GaugeValue, int64(st.Progress.ShortGroups))
+	send(e.left, prometheus.GaugeValue, int64(st.Progress.PartitionsLeft), "partitions")
+	send(e.left, prometheus.GaugeValue, int64(st.Progress.GroupsLeft), "chunk_groups")
+	send(e.corrupt, prometheus.CounterValue, st.Repairs.Corrupt)
+	send(e.missed, prometheus.CounterValue, st.Repairs.Missed)
+	send(e.repairs, prometheus.CounterValue, st.Repairs.Repaired, "repaired")
+	send(e.repairs, prometheus.CounterValue, st.Repairs.Failed, "failed")
+	send(e.waiting, prometheus.GaugeValue, int64(st.Repairs.Waiting))
 }

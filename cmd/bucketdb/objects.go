@@ -22,7 +22,7 @@ const defaultJobs = 8
 
 // objectCommands are the verbs on buckets and objects.
 func (a *app) objectCommands() []*cobra.Command {
-	commands := []*cobra.Command{a.lsCommand(), a.cpCommand(), a.mvCommand(), a.rmCommand(), a.mbCommand(), a.rbCommand(), a.statCommand(), a.catCommand()}
+	commands := []*cobra.Command{a.lsCommand(), a.cpCommand(), a.mvCommand(), a.rmCommand(), a.mbCommand(), a.rbCommand(), a.storageCommand(), a.statCommand(), a.catCommand()}
 	for _, c := range commands {
 		a.endpointFlag(c)
 	}
@@ -208,14 +208,23 @@ func removeBelow(ctx context.Context, client *api.Client, at location) error {
 }
 
 func (a *app) mbCommand() *cobra.Command {
-	var owner string
+	var owner, storage string
 	c := &cobra.Command{
 		Use:   "mb BUCKET...",
 		Short: "Make buckets",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: a.withClient(func(ctx context.Context, client *api.Client, args []string) error {
+			in := api.NewBucket{Owner: owner}
+			if storage != "" {
+				as, err := parseStorage("bucketdb mb", storage)
+				if err != nil {
+					return err
+				}
+				in.Storage = &as
+			}
 			for _, arg := range args {
-				if _, err := client.CreateBucket(ctx, strings.TrimSuffix(strings.TrimPrefix(arg, scheme), "/"), owner); err != nil {
+				in.Name = api.Name(bucketName(arg))
+				if _, err := client.MakeBucket(ctx, in); err != nil {
 					return err
 				}
 			}
@@ -223,6 +232,7 @@ func (a *app) mbCommand() *cobra.Command {
 		}),
 	}
 	c.Flags().StringVar(&owner, "owner", "", "whose bucket it is")
+	c.Flags().StringVar(&storage, "storage", "", "how data is kept: replicated:COPIES or rs:DATA+PARITY (default replicated:3)")
 	return c
 }
 
@@ -234,7 +244,7 @@ func (a *app) rbCommand() *cobra.Command {
 		Args:  cobra.MinimumNArgs(1),
 		RunE: a.withClient(func(ctx context.Context, client *api.Client, args []string) error {
 			for _, arg := range args {
-				name := strings.TrimSuffix(strings.TrimPrefix(arg, scheme), "/")
+				name := bucketName(arg)
 				if force {
 					if err := removeBelow(ctx, client, location{bucket: name}); err != nil {
 						return err
@@ -270,7 +280,7 @@ func (a *app) statCommand() *cobra.Command {
 				if err != nil || asJSON {
 					return firstError(err, func() error { return a.printJSON(b) })
 				}
-				return a.table([][2]string{{"bucket", string(b.Name)}, {"owner", b.Owner}, {"created", b.Created.Local().Format(time.RFC3339)}})
+				return a.table(append([][2]string{{"bucket", string(b.Name)}, {"owner", b.Owner}, {"created", b.Created.Local().Format(time.RFC3339)}}, describeStorage(b)...))
 			}
 			obj, err := client.Head(ctx, at.bucket, at.key, api.Conditions{})
 			if err != nil || asJSON {

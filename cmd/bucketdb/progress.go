@@ -88,3 +88,46 @@ func (p *progress) Write(b []byte) (int, error) {
 	p.moved(int64(len(b)))
 	return len(b), nil
 }
+
+// steps shows how many of a number of things are done, on a terminal only. It is not
+// safe for concurrent use.
+type steps struct {
+	container *mpb.Progress
+	bar       *mpb.Bar
+	total     int
+}
+
+func newSteps(w io.Writer, name string) *steps {
+	s := &steps{}
+	f, ok := w.(*os.File)
+	if !ok || !isatty.IsTerminal(f.Fd()) {
+		return s
+	}
+	s.container = mpb.New(mpb.WithOutput(f), mpb.WithWidth(50))
+	s.bar = s.container.AddBar(0, mpb.PrependDecorators(decor.Name(name+" "), decor.CountersNoUnit("%d / %d moves")),
+		mpb.AppendDecorators(decor.Percentage(), decor.Name("  "), decor.Elapsed(decor.ET_STYLE_GO)))
+	return s
+}
+
+// left says how many are still to be done; when there are more than ever, the whole
+// grows.
+func (s *steps) left(n int) {
+	s.total = max(s.total, n)
+	if s.bar != nil {
+		s.bar.SetTotal(int64(s.total), false)
+		s.bar.SetCurrent(int64(s.total - n))
+	}
+}
+
+// done leaves the bar as it stands and waits until it is drawn.
+func (s *steps) done(failed bool) {
+	if s.bar == nil {
+		return
+	}
+	if failed {
+		s.bar.Abort(false)
+	} else {
+		s.bar.SetTotal(-1, true)
+	}
+	s.container.Wait()
+}

@@ -26,7 +26,7 @@ func main() {
 		return
 	}
 	dir := flag.String("dir", "", "`DIR` for the data, on the disk to measure (default: the temporary directory)")
-	only := flag.String("only", "", "run only the parts whose name contains `WORD`: disk, rest, put, mount, node")
+	only := flag.String("only", "", "run only the parts whose name contains `WORD`: disk, rest, put, mount, node, cluster")
 	full := flag.Bool("full", false, "the full sizes: 1 GiB files and the whole Go tree")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -58,7 +58,7 @@ func run(ctx context.Context, parent, only string, full bool) (err error) {
 	for _, part := range []struct {
 		name string
 		run  func() error
-	}{{"rest", b.rest}, {"put", b.puts}, {"mount", b.mounts}, {"node", b.node}} {
+	}{{"rest", b.rest}, {"put", b.puts}, {"mount", b.mounts}, {"node", b.node}, {"cluster", b.cluster}} {
 		if !strings.Contains(part.name, only) {
 			continue
 		}

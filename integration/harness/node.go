@@ -19,8 +19,13 @@ import (
 // for concurrent use; the process it runs is, of course.
 type Node struct {
 	Binary string
+	ID     string
 	Dir    string   // chunks, metadata and log
 	API    string   // host:port
+	Peer   string   // where it listens for other nodes, host:port; "": nowhere
+	Join   []string // peers whose cluster it joins; none: it founds one
+	Secret string   // file of the cluster's secret; "": none is given
+	Space  string   // the network namespace that it lives in; "": that of the test
 	Args   []string // further flags of bucketdb server
 	Env    []string // added to the environment
 
@@ -33,7 +38,7 @@ func NewNode(binary, dir string, args ...string) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Node{Binary: binary, Dir: dir, API: addr, Args: args}, nil
+	return &Node{Binary: binary, ID: "n1", Dir: dir, API: addr, Args: args}, nil
 }
 
 // URL is the endpoint.
@@ -47,9 +52,24 @@ func (n *Node) Storage() string { return filepath.Join(n.Dir, "chunks") }
 
 // Command is the node's command line, not started.
 func (n *Node) Command() *exec.Cmd {
-	args := append([]string{"server", "-id", "n1", "-api", n.API,
-		"-metadata", n.Metadata(), "-storage", n.Storage()}, n.Args...)
-	cmd := exec.Command(n.Binary, args...)
+	args := []string{n.Binary, "server", "-id", n.ID, "-api", n.API, "-metadata", n.Metadata(), "-storage", n.Storage()}
+	switch {
+	case len(n.Join) > 0:
+		args = append(args, "-join", strings.Join(n.Join, ","))
+	case n.Peer != "":
+		args = append(args, "-bootstrap=true")
+	} // else it is alone and opens no port for others
+	if n.Peer != "" {
+		args = append(args, "-http", n.Peer)
+	}
+	if n.Secret != "" {
+		args = append(args, "-cluster-secret-file", n.Secret)
+	}
+	args = append(args, n.Args...)
+	if n.Space != "" { // ip makes way for what it runs: the process is the node's own
+		args = append([]string{"ip", "netns", "exec", n.Space}, args...)
+	}
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), n.Env...)
 	return cmd
 }

@@ -96,7 +96,7 @@ type Partitions struct {
 
 	mu     sync.RWMutex // guards what follows; above the locks of the partitions
 	closed bool
-	mapped bool   // a map was given
+	mapped bool   // a map was given, not only where to ask for one (epoch 0)
 	epoch  uint64 // of the map
 	parts  map[object.PartitionID]*partition
 	tasks  sync.WaitGroup // views elsewhere that are being closed
@@ -166,22 +166,24 @@ func (p *Partitions) Detach(id object.PartitionID) {
 	}
 }
 
-// Update takes the map of an epoch: for each partition its replicas, in order of
-// preference. It reports false, and does nothing, for an older epoch than it has.
+// Update takes the map of an epoch: for each partition its replicas that can be
+// used, in order of preference; none for one whose replicas are all lost. It reports false,
+// and does nothing, for an older epoch than it has. Epoch 0 is no map: it says where one
+// may be had, and nothing about the partitions that it leaves out.
 func (p *Partitions) Update(epoch uint64, table map[object.PartitionID][]Place) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.mapped && epoch < p.epoch {
+	if epoch < p.epoch {
 		return false
 	}
-	p.mapped, p.epoch = true, epoch
+	p.mapped, p.epoch = epoch > 0, epoch
 	for id, pt := range p.parts {
 		if _, ok := table[id]; !ok {
-			pt.setPlaces(nil)
+			pt.setPlaces(nil, false)
 		}
 	}
 	for id, places := range table {
-		p.made(id).setPlaces(places)
+		p.made(id).setPlaces(places, true)
 	}
 	return true
 }
@@ -246,6 +248,8 @@ func (p *Partitions) partition(id object.PartitionID) (*partition, error) {
 		return pt, nil
 	case !mapped:
 		return nil, object.Errorf(object.KindUnavailable, "this node does not know the cluster's map yet: try again")
+	case pt != nil && pt.onMap():
+		return nil, object.Errorf(object.KindUnavailable, "partition %d has no replica that can be used now: bring the nodes back that had one (\"bucketdb cluster status\" names them)", id)
 	}
 	return nil, object.Errorf(object.KindStale, "there is no partition %d", id)
 }

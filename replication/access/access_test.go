@@ -124,7 +124,15 @@ func TestMap(t *testing.T) {
 	wantNotNow(t, "a partition nobody has", err)
 	_, err = d.Snapshot(t.Context(), 9)
 	must(t, err) // it looks when it is read
-	d.Update(8, map[object.PartitionID][]Place{part: c.places})
+	d.Update(8, map[object.PartitionID][]Place{part: c.places, 9: nil})
+	_, err = d.View(t.Context(), 9)
+	wantKind(t, "a partition whose replicas are all lost", err, object.KindUnavailable)
+	_, err = d.View(t.Context(), 10)
+	wantKind(t, "a partition that is not on the map", err, object.KindStale)
+	seeded := &Partitions{parts: map[object.PartitionID]*partition{}}
+	seeded.Update(0, map[object.PartitionID][]Place{object.Control: c.places})
+	_, err = seeded.partition(9)
+	wantKind(t, "a partition before there is a map", err, object.KindUnavailable)
 	id := c.file("f")
 
 	a := c.all[0]

@@ -102,6 +102,7 @@ type partition struct {
 	mu     sync.Mutex // guards what follows; a leaf
 	here   *local
 	places []Place
+	mapped bool   // the map has the partition, though maybe no place
 	leader string // the node that led last; "" unknown
 }
 
@@ -143,10 +144,17 @@ func (pt *partition) exists() bool {
 	return pt.here != nil || len(pt.places) > 0
 }
 
-func (pt *partition) setPlaces(list []Place) {
+// onMap reports whether the map has the partition.
+func (pt *partition) onMap() bool {
 	pt.mu.Lock()
 	defer pt.mu.Unlock()
-	pt.places = slices.Clone(list)
+	return pt.mapped
+}
+
+func (pt *partition) setPlaces(list []Place, mapped bool) {
+	pt.mu.Lock()
+	defer pt.mu.Unlock()
+	pt.places, pt.mapped = slices.Clone(list), mapped
 }
 
 // nodes are those with a replica, in order of preference.

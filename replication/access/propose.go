@@ -26,7 +26,8 @@ func (p *Partitions) Propose(ctx context.Context, id object.PartitionID, data []
 
 // ProposeRepeatable is Propose for an entry that may stand in the log more than
 // once, since it carries a token or changes nothing the second time: when an
-// attempt's outcome is unknown, it is proposed again. KindTimeout only when ctx ends.
+// attempt's outcome is unknown, it is proposed again; the Result of a later attempt
+// says so (Doubtful). KindTimeout: ctx ended, or nothing certain can come any more.
 func (p *Partitions) ProposeRepeatable(ctx context.Context, id object.PartitionID, data []byte) (*namespace.Result, error) {
 	return p.propose(ctx, id, data, true)
 }
@@ -50,6 +51,7 @@ func (p *Partitions) propose(ctx context.Context, id object.PartitionID, data []
 		switch o.state {
 		case stateDone:
 			pt.led(node)
+			o.result.Doubtful = unknown != nil
 			return o.result, nil
 		case stateUnknown:
 			pt.notLed(node)

@@ -82,7 +82,7 @@ func (s *change) apply(c *Command) *Result {
 	case c.MarkBack != nil:
 		return s.mark(c.MarkBack, false)
 	case c.Configure != nil:
-		return s.configure(c.Configure)
+		return s.configure(c.Configure, c.Was)
 	case c.Plan != nil:
 		return s.plan(c.Plan)
 	case c.Place != nil:
@@ -296,7 +296,8 @@ func (s *change) bootstrap(c *Bootstrap) *Result {
 	}
 	b, err := soleTarget(n.ID, c.Partitions).encode()
 	s.put(targetKey(), b, err)
-	if l, err := soleLayout(n.ID, c.Settings.RF, c.Groups); err != nil {
+	data, parity := object.DefaultScheme.Split() // whatever the partitions' RF is: see CLUSTER.md
+	if l, err := soleLayout(n.ID, data+parity, c.Groups); err != nil {
 		s.err = err
 	} else {
 		s.putLayout(l)

@@ -4,7 +4,7 @@ import (
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
-// Command is one change of the control state: exactly one field is set. All may be
+// Command is one change of the control state: exactly one field is set (and Was with Configure). All may be
 // repeated: a repeat changes nothing, and is KindConflict when the state has gone
 // beyond. Epoch, where a command has one, is the header's that its author saw.
 type Command struct {
@@ -19,6 +19,8 @@ type Command struct {
 	MarkGone  *Mark       `cbor:"9,keyasint,omitempty"`
 	MarkBack  *Mark       `cbor:"10,keyasint,omitempty"`
 	Configure *Settings   `cbor:"11,keyasint,omitempty"`
+	// Was goes with Configure: KindConflict unless these are the settings.
+	Was *Settings `cbor:"12,keyasint,omitempty"`
 
 	Plan  *Plan  `cbor:"20,keyasint,omitempty"`
 	Place *Place `cbor:"21,keyasint,omitempty"`
@@ -178,6 +180,11 @@ const (
 	Stable                        // Nodes: the new holders that are verified complete
 	Canceled                      // back to the old holders
 )
+
+// String is the step for people.
+func (s GroupStep) String() string {
+	return name([]string{Copying: "copying", Stable: "stable", Canceled: "canceled"}, int(s))
+}
 
 // Advance takes joint groups a step on.
 type Advance struct {

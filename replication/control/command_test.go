@@ -409,3 +409,20 @@ func TestQuorums(t *testing.T) {
 		}
 	}
 }
+
+// TestConfigureJudgesWhatWas: settings that somebody else has changed meanwhile are not
+// overwritten unseen; a repeat of what was done is a success.
+func TestConfigureJudgesWhatWas(t *testing.T) {
+	txn := memory{}
+	must(t, txn, bootstrapOf("n1", 1, 1))
+	was := loaded(t, txn).Settings
+	first, second := was, was
+	first.RF, second.Moves = 2, 5
+	must(t, txn, &Command{Configure: &first, Was: &was})
+	must(t, txn, &Command{Configure: &first, Was: &was})
+	mustFail(t, txn, object.KindConflict, &Command{Configure: &second, Was: &was})
+	if got := loaded(t, txn).Settings; got != first {
+		t.Errorf("%+v", got)
+	}
+	must(t, txn, &Command{Configure: &second})
+}

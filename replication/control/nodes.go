@@ -263,13 +263,18 @@ func (s *change) mark(c *Mark, gone bool) *Result {
 	return s.alter(c.Node, func(n *Node) bool { return assign(&n.Gone, gone) })
 }
 
-func (s *change) configure(c *Settings) *Result {
+func (s *change) configure(c, was *Settings) *Result {
 	if err := c.Validate(); err != nil {
 		return failed(err)
 	}
 	old := s.settings()
-	if s.err != nil {
+	switch {
+	case s.err != nil:
 		return nil
+	case *old == *c:
+		return done()
+	case was != nil && *was != *old:
+		return failf(object.KindConflict, "somebody else has changed the settings meanwhile: read them again and decide")
 	}
 	if old.RF != c.RF || old.Voters != c.Voters {
 		s.replan()

@@ -21,8 +21,9 @@ type Observed struct {
 
 // GroupKey names one move of one chunk group.
 type GroupKey struct {
-	Width, Group int
-	Since        uint64
+	Width int    `cbor:"1,keyasint"`
+	Group int    `cbor:"2,keyasint"`
+	Since uint64 `cbor:"3,keyasint"`
 }
 
 // ReplicaKey names a replica at its node.

@@ -309,9 +309,10 @@ type Settings struct {
 	GroupsPerNode int           `cbor:"7,keyasint"`
 }
 
-// DefaultSettings suit three nodes and three hundred.
+// DefaultSettings suit three nodes and three hundred. Many chunk groups move at once: what
+// they carry keeps to each node's rate, and a joint group costs its writes one holder more.
 func DefaultSettings() Settings {
-	return Settings{RF: 3, Voters: MaxVoters, GoneAfter: 10 * time.Minute, Moves: 8, MovesPerNode: 2, GroupMoves: 64, GroupsPerNode: 16}
+	return Settings{RF: 3, Voters: MaxVoters, GoneAfter: 10 * time.Minute, Moves: 8, MovesPerNode: 2, GroupMoves: 256, GroupsPerNode: 128}
 }
 
 // Validate says what is wrong with the settings, as KindInvalid.

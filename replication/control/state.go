@@ -57,6 +57,27 @@ func (s *State) Node(id NodeID) *Node {
 	return &s.Nodes[i]
 }
 
+// Irreplaceable reports whether nobody but a replica may have what its partition
+// acknowledged: it may vote, and no other that may is left on a node that is there. It is
+// never to be recorded as lost: the cluster would make an empty one in its place, or none.
+func (s *State) Irreplaceable(p object.PartitionID, id ReplicaID) bool {
+	if int(p) >= len(s.Partitions) {
+		return false
+	}
+	counts := false
+	for i := range s.Partitions[p].Replicas {
+		r := &s.Partitions[p].Replicas[i]
+		switch {
+		case r.Lost || !r.mayVote():
+		case r.ID == id:
+			counts = true
+		case s.Node(r.ID.Node).here():
+			return false
+		}
+	}
+	return counts
+}
+
 // Layout returns the layout of a width, or nil: no bucket has used it yet.
 func (s *State) Layout(width int) *Layout {
 	for _, l := range s.Layouts {

@@ -184,7 +184,7 @@ func (s *Store) bounded(ctx context.Context) (context.Context, context.CancelFun
 }
 
 type counters struct {
-	hedged, rebuilt, lateDropped, missed, repaired, repairFailed atomic.Int64
+	hedged, rebuilt, lateDropped, missed, repaired, repairFailed, fetched atomic.Int64
 }
 
 // Stats are counts since New.
@@ -194,6 +194,7 @@ type Stats struct {
 	LateDropped  int64 // copies cut off after the quorum for want of memory
 	Missed       int64 // copies found missing or bad
 	Repaired     int64 // copies of this node that Repair made
+	Fetched      int64 // bytes that Repair got from other holders
 	RepairFailed int64 // reports given up after several tries
 	Waiting      int   // reports not dealt with yet
 }
@@ -203,7 +204,7 @@ func (s *Store) Stats() Stats {
 	c := &s.stats
 	return Stats{
 		Hedged: c.hedged.Load(), Rebuilt: c.rebuilt.Load(), LateDropped: c.lateDropped.Load(), Missed: c.missed.Load(),
-		Repaired: c.repaired.Load(), RepairFailed: c.repairFailed.Load(), Waiting: s.hints.waiting(),
+		Repaired: c.repaired.Load(), RepairFailed: c.repairFailed.Load(), Fetched: c.fetched.Load(), Waiting: s.hints.waiting(),
 	}
 }
 

@@ -94,7 +94,7 @@ func (s *Store) Report(c Chunk) {
 func (s *Store) Run(ctx context.Context) {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
-	pace := &pacer{rate: s.o.RepairRate}
+	pace := NewPacer(s.o.RepairRate)
 	var all sync.WaitGroup
 	for range hintWorkers {
 		all.Go(func() {
@@ -111,11 +111,11 @@ func (s *Store) Run(ctx context.Context) {
 	all.Wait()
 }
 
-func (s *Store) settle(ctx context.Context, h hint, pace *pacer) {
+func (s *Store) settle(ctx context.Context, h hint, pace *Pacer) {
 	var err error
 	if h.node != s.o.Self {
 		err = s.report(ctx, h.node, h.chunk)
-	} else if err = pace.wait(ctx, max(h.chunk.Length, 1)); err == nil {
+	} else if err = pace.Wait(ctx, max(h.chunk.Length, 1)); err == nil {
 		rctx, cancel := context.WithTimeout(ctx, repairBound)
 		err = s.Repair(rctx, h.chunk)
 		cancel()
@@ -132,31 +132,4 @@ func (s *Store) settle(ctx context.Context, h hint, pace *pacer) {
 		return
 	}
 	time.AfterFunc(next, func() { s.hints.ready <- h })
-}
-
-// pacer spaces repairs, so that all workers together keep to a rate.
-type pacer struct {
-	rate int64 // bytes a second
-
-	mu   sync.Mutex // guards next
-	next time.Time  // when the next one may begin
-}
-
-func (p *pacer) wait(ctx context.Context, n int64) error {
-	p.mu.Lock()
-	now := time.Now()
-	begin := p.next
-	if begin.Before(now) {
-		begin = now
-	}
-	p.next = begin.Add(time.Duration(float64(n) / float64(p.rate) * float64(time.Second)))
-	p.mu.Unlock()
-	timer := time.NewTimer(time.Until(begin))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
 }

@@ -70,6 +70,7 @@ func (s *Store) repair(ctx context.Context, p place, c Chunk, shard int) error {
 	if err != nil {
 		return err
 	}
+	s.stats.fetched.Add(c.keptLength() * int64(c.Scheme.Data))
 	if c.Scheme.Coded() {
 		data = trailer{scheme: c.Scheme, shard: shard, length: c.Length, whole: c.SHA256}.append(shards[shard])
 	}

@@ -22,6 +22,7 @@ func (s *Store) Handler() http.Handler {
 	mux.HandleFunc("GET /chunks/{id}", s.handle(s.serveRead)) // HEAD too
 	mux.HandleFunc("POST /chunks/{id}/repair", s.handle(s.serveRepair))
 	mux.HandleFunc("POST /chunks/delete", s.handle(s.serveDelete))
+	mux.HandleFunc("POST /chunks/list", s.serveList)
 	return mux
 }
 
@@ -114,7 +115,16 @@ func (s *Store) takeFor(w http.ResponseWriter, r *http.Request, ask want, epoch 
 // is unread, the server does not notice that the client left: the wait has a
 // deadline of its own.
 func (s *Store) admit(ctx context.Context, peer string, ask want, epoch uint64, n int64) error {
-	if err := s.current(ask.chunk.ID, ask.chunk.Scheme, epoch); err != nil {
+	err := s.current(ask.chunk.ID, ask.chunk.Scheme, epoch)
+	if object.IsKind(err, object.KindUnavailable) && s.o.Newer != nil {
+		// A bucket is the first of its width: our map lags.
+		wait, cancel := context.WithTimeout(ctx, s.o.Stall/2)
+		if err = s.o.Newer(wait, epoch); err == nil {
+			err = s.current(ask.chunk.ID, ask.chunk.Scheme, epoch)
+		}
+		cancel()
+	}
+	if err != nil {
 		return err
 	}
 	return s.served.acquire(ctx, peer, n, s.o.Stall/2)

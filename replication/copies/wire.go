@@ -22,6 +22,7 @@ import (
 //	HEAD /chunks/ID?s&i&sha[&verify=1]                      answers X-Length, X-Sha256, X-Size
 //	POST /chunks/ID/repair?s&sha&len                        "your copy is missing or bad"
 //	POST /chunks/delete?s          body: ids in binary
+//	POST /chunks/list?of           body: groups of the ids that are asked for; see list.go
 //
 // s is the scheme, i the shard (for copies any number), sha the SHA-256 of the chunk's
 // bytes (zeros: any), off and len a range of the copy or shard. X-Length is the length of the

@@ -2,6 +2,7 @@ package group
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -34,6 +35,17 @@ func (l *raftLog) at(level slog.Level, msg string, args []any) {
 	l.log.Log(context.Background(), level, "raft: "+msg, args...)
 }
 
+// Error is hclog.Logger's. What fails because raft is being stopped is no error.
+func (l *raftLog) Error(msg string, args ...any) {
+	level := slog.LevelError
+	for _, a := range args {
+		if err, ok := a.(error); ok && errors.Is(err, errEnding) {
+			level = slog.LevelDebug
+		}
+	}
+	l.at(level, msg, args)
+}
+
 // Log is hclog.Logger's.
 func (l *raftLog) Log(level hclog.Level, msg string, args ...any) {
 	switch level {
@@ -46,12 +58,11 @@ func (l *raftLog) Log(level hclog.Level, msg string, args ...any) {
 	}
 }
 
-// Trace, Debug, Info, Warn and Error are hclog.Logger's.
+// Trace, Debug, Info and Warn are hclog.Logger's.
 func (l *raftLog) Trace(string, ...any)           {}
 func (l *raftLog) Debug(msg string, args ...any)  { l.at(slog.LevelDebug, msg, args) }
 func (l *raftLog) Info(msg string, args ...any)   { l.at(slog.LevelDebug, msg, args) }
 func (l *raftLog) Warn(msg string, args ...any)   { l.at(slog.LevelInfo, msg, args) }
-func (l *raftLog) Error(msg string, args ...any)  { l.at(slog.LevelError, msg, args) }
 func (l *raftLog) With(args ...any) hclog.Logger  { return newRaftLog(l.log.With(args...)) }
 func (l *raftLog) Named(string) hclog.Logger      { return l }
 func (l *raftLog) ResetNamed(string) hclog.Logger { return l }

@@ -36,6 +36,11 @@ type Command struct {
 	Compact   *CompactExtents `cbor:"28,keyasint,omitempty"`
 	Keep      *Keep           `cbor:"29,keyasint,omitempty"`
 
+	SetScheme   *SetScheme   `cbor:"50,keyasint,omitempty"`
+	Unstray     *Unstray     `cbor:"51,keyasint,omitempty"`
+	Rewrite     *Rewrite     `cbor:"52,keyasint,omitempty"`
+	StepRewrite *StepRewrite `cbor:"53,keyasint,omitempty"`
+
 	Prepare  *Prepare  `cbor:"30,keyasint,omitempty"`
 	Decide   *Decide   `cbor:"31,keyasint,omitempty"`
 	RefuseTx *RefuseTx `cbor:"32,keyasint,omitempty"`
@@ -115,6 +120,7 @@ type Restaged struct {
 // a token makes the second do nothing, or it only ends, settles or tells something.
 func (c *Command) Repeatable() bool {
 	return c.Token != nil || c.RefuseTx != nil || c.Finish != nil || c.Init != nil || c.RaiseEpoch != nil || c.EndSession != nil ||
+		c.SetScheme != nil || c.Unstray != nil || c.StepRewrite != nil ||
 		c.Control != nil || c.Unstage != nil || c.Reclaim != nil || c.Released != nil || c.Refuse != nil
 }
 
@@ -195,6 +201,11 @@ type Body struct {
 	Staged bool `cbor:"5,keyasint,omitempty"`
 	// Existing: the chunks were committed before (a copy): they must be alive.
 	Existing bool `cbor:"6,keyasint,omitempty"`
+	// Made is the scheme of all its chunks, staged ones among them; Mixed: they are of several.
+	Made  object.Scheme `cbor:"7,keyasint,omitempty"`
+	Mixed bool          `cbor:"8,keyasint,omitempty"`
+
+	sharing bool // of Shares: an extent with a chunk was there
 }
 
 // MaxExtents is the largest number of extents in one entry.
@@ -390,6 +401,10 @@ type PutDentry struct {
 	Mount   bool           `cbor:"6,keyasint,omitempty"`
 	// Look again when the name is taken by now: it was to be free or replaced.
 	Look bool `cbor:"7,keyasint,omitempty"`
+	// Inherits: a new directory that was given the scheme Like of its parent. Look
+	// again when the parent has another one by now.
+	Inherits bool          `cbor:"8,keyasint,omitempty"`
+	Like     object.Scheme `cbor:"9,keyasint,omitempty"`
 }
 
 // DropDentry drops a directory's name, if it still leads to that directory.
@@ -487,6 +502,10 @@ type Result struct {
 	// Recalled: it is the kept result of an earlier entry with the same token;
 	// this one did nothing.
 	Recalled bool `cbor:"-"`
+	// Doubtful: an attempt at the same entry whose outcome is unknown came before this
+	// one. Where this result is kept for the entry's token (Kept), the earlier one can
+	// do nothing any more; else it may still be applied.
+	Doubtful bool `cbor:"-"`
 
 	// Transient answers, never stored with a token: Meet is a transaction that
 	// is in the way; Again asks to resolve the path anew; Elsewhere names an
@@ -508,6 +527,9 @@ func (r *Result) Err() error {
 	}
 	return object.Errorf(r.Kind, "%s", r.Message)
 }
+
+// Kept reports whether the result is kept for its entry's token, if that has one.
+func (r *Result) Kept() bool { return !r.transient() }
 
 func (r *Result) transient() bool {
 	return r.Meet != nil || r.Again || r.Elsewhere != 0 || r.Scattered || r.Fenced || r.Partial

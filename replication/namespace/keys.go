@@ -31,12 +31,17 @@ const (
 	keyPart    = 'q' // multipart upload(16) number(2) → PartRec
 	keyEpoch   = 'E' // → rename epoch(8)
 	keyRename  = 'R' // control group only: → DirRename
+	keyStray   = 'x' // inode(8) → strayRec: a file with chunks of another scheme than its own
+	keyRewrite = 'W' // inode(8) → Rewrite: a directory under which everything gets its scheme
 )
 
 func be64(b []byte, v uint64) []byte { return binary.BigEndian.AppendUint64(b, v) }
 
 func inodeKey(i object.InodeID) []byte  { return be64([]byte{keyInode}, uint64(i)) }
 func inlineKey(i object.InodeID) []byte { return be64([]byte{keyInline}, uint64(i)) }
+
+func strayKey(i object.InodeID) []byte   { return be64([]byte{keyStray}, uint64(i)) }
+func rewriteKey(i object.InodeID) []byte { return be64([]byte{keyRewrite}, uint64(i)) }
 
 // dirPrefix is the start of a directory's entries. The fragment is there so
 // that a large directory can be spread later; today there is only fragment 0.

@@ -35,6 +35,10 @@ func (s *state) put(c *Put, ref *TxID) *Result {
 		}
 	}
 	s.attach(&node, &c.Body)
+	node.Scheme = dir.I.Scheme
+	if !node.Content.IsZero() && (c.Body.Mixed || c.Body.Made != node.Scheme) {
+		s.stray(node.ID)
+	}
 	s.storeInode(&inodeRec{I: node})
 	s.putDentry(c.Dir, c.Name, dentryRec{Inode: node.ID, Type: node.Type})
 	s.touchDir(dir, 0, c.Mount)
@@ -251,6 +255,7 @@ func (s *state) move(c *Move) *Result {
 		s.touchDir(to, 0, c.Mount)
 	}
 	if r := s.inode(e.Inode); r != nil {
+		s.moveTo(r, to)
 		s.changed(r)
 	}
 	s.cascade(from, c.Cascade)
@@ -263,6 +268,8 @@ func (s *state) exchange(c *Move, from, to *inodeRec, e, old *dentryRec) *Result
 	}
 	s.putDentry(c.NewDir, c.NewName, dentryRec{Inode: e.Inode, Type: e.Type})
 	s.putDentry(c.Dir, c.Name, dentryRec{Inode: old.Inode, Type: old.Type})
+	s.movedTo(e.Inode, to)
+	s.movedTo(old.Inode, from)
 	s.touchDir(from, 0, c.Mount)
 	if to != from {
 		s.touchDir(to, 0, c.Mount)

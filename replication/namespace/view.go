@@ -347,6 +347,24 @@ func (v *View) Chunk(id object.ChunkID) (c ChunkRef, live bool, err error) {
 	return ChunkRef{ID: id, Length: r.Length, SHA256: r.SHA256, Scheme: r.Scheme}, live, err
 }
 
+// Chunks lists up to limit live chunks that the partition owns, in the order of their
+// ids, behind one (zero: from the first on) of the same owner.
+func (v *View) Chunks(behind object.ChunkID, limit int) (list []ChunkRef, err error) {
+	start := []byte{keyChunk}
+	if behind != (object.ChunkID{}) {
+		start = after(chunkTail(keyChunk, behind))
+	}
+	err = v.snap.Ascend(start, []byte{keyChunk + 1}, func(k, b []byte) (bool, error) {
+		var r chunkRec
+		if err := codec.dec.Unmarshal(b, &r); err != nil {
+			return false, err
+		}
+		list = append(list, ChunkRef{ID: v.chunkID(k), Length: r.Length, SHA256: r.SHA256, Scheme: r.Scheme})
+		return len(list) < limit, nil
+	})
+	return list, err
+}
+
 // Knows reports whether the partition has a chunk on record: as live, or as
 // one whose files are being dropped.
 func (v *View) Knows(id object.ChunkID) (live, releasing bool, err error) {

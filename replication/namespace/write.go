@@ -60,6 +60,9 @@ func (s *state) splice(c *Splice) *Result {
 	if c.Attr != nil {
 		s.applyAttr(r, c.Attr)
 	}
+	if slices.ContainsFunc(c.Extents, func(e object.Extent) bool { return e.Data == nil && e.Scheme != r.I.Scheme }) {
+		s.stray(r.I.ID)
+	}
 	s.changed(r)
 	return &Result{Inode: &r.I, Offset: off, Length: c.Length}
 }

@@ -22,12 +22,15 @@ type turns struct {
 	of    map[string][]control.Action
 }
 
-// mine picks the actions that are this node's, by the job that does them. The chunk
-// groups' actions are left out here: nothing carries them out yet (DESIGN.md).
+// copyJob is the job that brings chunk groups here, all that wait as one.
+const copyJob = "copy chunks"
+
+// mine picks the actions that are this node's, by the job that does them. A node
+// without chunks leaves out those of the chunk groups.
 func (s *Steward) mine(actions []control.Action, led0 bool, groups map[object.PartitionID]control.GroupSeen) turns {
 	t := turns{of: map[string][]control.Action{}}
 	for _, a := range actions {
-		if a.Verb == control.Copy || a.Verb == control.Propose && (a.Command.Begin != nil || a.Command.Advance != nil) {
+		if s.cfg.Copy == nil && (a.Verb == control.Copy || a.Verb == control.Propose && (a.Command.Begin != nil || a.Command.Advance != nil)) {
 			continue
 		}
 		_, here := groups[a.Partition]
@@ -37,7 +40,11 @@ func (s *Steward) mine(actions []control.Action, led0 bool, groups map[object.Pa
 			job = "control"
 		case a.By == control.PartitionLeader && here:
 			job = jobOf(a.Partition)
-		case a.By == control.TheNode && a.Node == s.cfg.Self.Node:
+		case a.By == control.TheNode && a.Node != s.cfg.Self.Node:
+			continue
+		case a.Verb == control.Copy:
+			job = copyJob
+		case a.By == control.TheNode:
 			job = fmt.Sprintf("destroy %d", a.Partition)
 		default:
 			continue
@@ -57,7 +64,12 @@ func jobOf(p object.PartitionID) string { return fmt.Sprintf("partition %d", p) 
 func (s *Steward) do(t turns) bool {
 	for _, name := range t.order {
 		list := t.of[name]
-		s.job(name, func(ctx context.Context) error { return s.perform(ctx, list) })
+		s.job(name, func(ctx context.Context) error {
+			if name == copyJob {
+				return s.copy(ctx, list)
+			}
+			return s.perform(ctx, list)
+		})
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -90,7 +102,7 @@ func (s *Steward) job(name string, do func(ctx context.Context) error) {
 	s.tasks.Go(func() {
 		err := do(s.ctx)
 		if err != nil && s.ctx.Err() == nil {
-			s.complain.warn(name, "a step of a replica's life did not succeed; it comes again", err, "job", name)
+			s.complain.warn(name, "a step did not succeed; it comes again", err, "job", name)
 		}
 		s.mu.Lock()
 		delete(s.jobs, name)
@@ -101,6 +113,15 @@ func (s *Steward) job(name string, do func(ctx context.Context) error) {
 			s.Wake()
 		}
 	})
+}
+
+// copy has the chunks of joint groups fetched and verified here.
+func (s *Steward) copy(ctx context.Context, list []control.Action) error {
+	moves := make([]CopyMove, len(list))
+	for i, a := range list {
+		moves[i] = CopyMove{a.Group, a.Lists}
+	}
+	return s.cfg.Copy(ctx, moves)
 }
 
 // perform does actions in order. What is refused because the map has moved on is
@@ -193,6 +214,10 @@ func describe(a control.Action) string {
 		return "a new plan"
 	case a.Command.Admit != nil:
 		return fmt.Sprintf("node %s is admitted", a.Command.Admit.Node)
+	case a.Command.Begin != nil:
+		return fmt.Sprintf("%d chunk groups of width %d begin to move", len(a.Command.Begin.Moves), a.Command.Begin.Width)
+	case a.Command.Advance != nil:
+		return fmt.Sprintf("%d chunk groups of width %d: %s", len(a.Command.Advance.Groups), a.Command.Advance.Width, a.Command.Advance.To)
 	case a.Command.MarkGone != nil:
 		return fmt.Sprintf("node %s is gone", a.Command.MarkGone.Node)
 	case a.Command.MarkBack != nil:

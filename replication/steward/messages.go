@@ -30,6 +30,7 @@ type report struct {
 	Epoch       uint64              `cbor:"2,keyasint,omitempty"` // durably adopted for puts
 	Replicas    []heldReport        `cbor:"3,keyasint,omitempty"`
 	Groups      []groupReport       `cbor:"4,keyasint,omitempty"`
+	Verified    []control.GroupKey  `cbor:"5,keyasint,omitempty"` // chunk groups, complete here
 }
 
 type heldReport struct {
@@ -114,6 +115,11 @@ func decodeReport(b []byte) (*report, error) {
 	for _, h := range r.Replicas {
 		if h.Partition >= object.MaxPartitions || h.Held < control.HeldLive || h.Held > control.HeldDestroyed {
 			return nil, object.Errorf(object.KindInvalid, "a report with replica %d of partition %d, held %d", h.Generation, h.Partition, h.Held)
+		}
+	}
+	for _, k := range r.Verified {
+		if k.Width < 1 || k.Width > placement.MaxReplicas || k.Group < 0 || k.Group >= placement.MaxGroups || k.Since == 0 {
+			return nil, object.Errorf(object.KindInvalid, "a report of chunk group %d of width %d, moving since %d", k.Group, k.Width, k.Since)
 		}
 	}
 	for _, g := range r.Groups {

@@ -298,6 +298,11 @@ func (r *replicas) losses(ctx context.Context, st *control.State) error {
 			if x.ID.Node != r.cfg.Self.Node || x.Lost || x.State <= control.Joining || x.State >= control.Removed || r.has(p, x.ID.Generation) {
 				continue
 			}
+			if st.Irreplaceable(p, x.ID) {
+				r.cfg.Logger.Error("this node has no record of the only replica of a partition that is in force; nothing is done with it: restore "+RecordsName+" from a backup, or remove this node if the partition is to be given up",
+					"partition", uint16(p), "replica", x.ID.String(), "directory", r.cfg.Dir)
+				continue
+			}
 			if err := r.lose(ctx, p, x.ID.Generation); err != nil {
 				return err
 			}

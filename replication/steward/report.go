@@ -23,7 +23,7 @@ func (s *Steward) serveReport(ctx context.Context, _ transport.Peer, _ []byte) (
 	if err != nil {
 		st = nil // the records themselves are told all the same
 	}
-	r := report{Incarnation: s.cfg.Self.Incarnation, Epoch: s.cfg.Adopted()}
+	r := report{Incarnation: s.cfg.Self.Incarnation, Epoch: s.cfg.Adopted(), Verified: s.cfg.Verified()}
 	for key, held := range s.replicas.held(st) {
 		r.Replicas = append(r.Replicas, heldReport{Partition: key.Partition, Generation: key.Generation, Held: held})
 	}
@@ -80,7 +80,7 @@ func (s *Steward) ask(nodes map[control.NodeID]time.Duration) {
 		under++
 		s.tasks.Go(func() {
 			r, err := s.askNode(node)
-			if err != nil {
+			if err != nil && s.ctx.Err() == nil {
 				s.complain.warn("ask "+string(node), "a node does not answer", err, "node", string(node))
 			}
 			if s.watch.end(node, r) {

@@ -177,6 +177,18 @@ func (s *Steward) concerned(st *control.State, led0 bool, partitions []object.Pa
 			}
 		}
 	}
+	if led0 && s.cfg.Copy != nil {
+		for _, l := range st.Layouts {
+			for _, g := range l.Groups {
+				if g.Next == nil {
+					continue
+				}
+				for k := range g.Next { // None is no node's
+					often[g.Holders[k]], often[g.Next[k]] = true, true
+				}
+			}
+		}
+	}
 	list := map[control.NodeID]time.Duration{}
 	for i := range st.Nodes {
 		n := &st.Nodes[i]
@@ -260,7 +272,7 @@ func (s *Steward) keep(looked []object.PartitionID, groups map[object.PartitionI
 
 // observed is what Next is told.
 func (s *Steward) observed(st *control.State, led0 bool, groups map[object.PartitionID]control.GroupSeen) *control.Observed {
-	o := &control.Observed{Nodes: map[control.NodeID]control.NodeSeen{}, Partitions: map[object.PartitionID]control.GroupSeen{}}
+	o := &control.Observed{Nodes: map[control.NodeID]control.NodeSeen{}, Partitions: map[object.PartitionID]control.GroupSeen{}, Verified: map[control.GroupKey][]control.NodeID{}}
 	for i := range st.Nodes {
 		n := &st.Nodes[i]
 		if n.ID == s.cfg.Self.Node {
@@ -269,8 +281,12 @@ func (s *Steward) observed(st *control.State, led0 bool, groups map[object.Parti
 			o.Nodes[n.ID] = seen
 		}
 	}
+	for _, key := range s.cfg.Verified() {
+		o.Verified[key] = []control.NodeID{s.cfg.Self.Node}
+	}
 	if led0 {
 		s.watch.groups(o.Partitions)
+		s.watch.verified(st, o.Verified)
 	}
 	maps.Copy(o.Partitions, groups)
 	return o

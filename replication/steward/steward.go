@@ -106,6 +106,13 @@ type Config struct {
 	State func(ctx context.Context, linearizable bool) (*control.State, error)
 	// Adopted is the map's epoch that this node has durably adopted for puts; nil: none.
 	Adopted func() uint64
+	// Copy fetches and verifies what this node lacks of the lists of joint chunk groups; one
+	// call at a time. It may return before all of them are verified: it is called again. nil:
+	// this node has no chunks, and as the control leader begins no moves of chunk groups.
+	Copy func(ctx context.Context, moves []CopyMove) error
+	// Verified are the moves whose lists are complete and verified here (control.Observed says
+	// what that means). Required with Copy.
+	Verified func() []control.GroupKey
 
 	Logger *slog.Logger
 
@@ -114,8 +121,17 @@ type Config struct {
 	now func() time.Time // for tests; monotonic
 }
 
+// CopyMove asks for what a joint chunk group's new holder has to have: the union of
+// what at least Lists of the old holders have.
+type CopyMove struct {
+	Group control.GroupKey
+	Lists int
+}
+
 func (c *Config) complete() error {
 	switch {
+	case (c.Copy == nil) != (c.Verified == nil):
+		return object.Errorf(object.KindInvalid, "a steward that copies chunk groups needs a way to say which are verified")
 	case c.Self.Node == "" || c.Self.Incarnation == control.Incarnation{} || c.Self.Store == control.StoreID{}:
 		return object.Errorf(object.KindInvalid, "a steward needs a node id, a store id and an incarnation")
 	case c.Dir == "" || c.Host == nil || c.Transport == nil || c.Book == nil || c.Propose == nil || c.State == nil:
@@ -136,6 +152,9 @@ func (c *Config) complete() error {
 	}
 	if c.Adopted == nil {
 		c.Adopted = func() uint64 { return 0 }
+	}
+	if c.Verified == nil {
+		c.Verified = func() []control.GroupKey { return nil }
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -3,6 +3,7 @@ package steward
 import (
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -75,7 +76,7 @@ func (w *watch) end(node control.NodeID, r *report) (news bool) {
 	if r == nil || was == nil || !wasUp {
 		return wasUp == (r == nil) || was == nil && r != nil
 	}
-	return was.Incarnation != r.Incarnation || was.Epoch != r.Epoch || !maps.Equal(was.held(), r.held())
+	return was.Incarnation != r.Incarnation || was.Epoch != r.Epoch || !maps.Equal(was.held(), r.held()) || !slices.Equal(was.Verified, r.Verified)
 }
 
 // due makes a node be asked in the next round: something has just changed there.
@@ -123,6 +124,23 @@ func (w *watch) seen(n *control.Node) (control.NodeSeen, bool) {
 	out.Replicas, out.Epoch = x.report.held(), x.report.Epoch
 	out.Up = !x.failed && x.report.Incarnation == n.Incarnation && w.now().Sub(x.answered) < w.upFor
 	return out, true
+}
+
+// verified adds the chunk groups that nodes have complete. It counts for the process
+// that said so: the next one may have found its disks empty.
+func (w *watch) verified(st *control.State, into map[control.GroupKey][]control.NodeID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for id, n := range w.nodes {
+		if r := st.Node(id); r == nil || n.report == nil || n.report.Incarnation != r.Incarnation {
+			continue
+		}
+		for _, key := range n.report.Verified {
+			if !slices.Contains(into[key], id) {
+				into[key] = append(into[key], id)
+			}
+		}
+	}
 }
 
 // groups are the partitions that other nodes said they lead.

@@ -122,7 +122,7 @@ func (l *lane) set(s laneState, link *link, err error) {
 	close(l.changed)
 	l.changed = make(chan struct{})
 	l.mu.Unlock()
-	if s == laneDown && was != laneDown {
+	if s == laneDown && was != laneDown && l.p.n.ctx.Err() == nil { // a node that stops does not complain of itself
 		l.p.n.log.Warn("a node cannot be reached", "node", l.p.node, "connection", l.role.String(), "error", err)
 	}
 }

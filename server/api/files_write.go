@@ -102,16 +102,11 @@ func (c *Client) StatFS(ctx context.Context) (u Usage, err error) {
 	return u, c.doJSON(ctx, &call{op: "statfs", method: "GET", path: "/fs/usage"}, &u)
 }
 
-// Cluster tells the state of the node that answers and of its partitions.
-func (c *Client) Cluster(ctx context.Context) (s Cluster, err error) {
-	return s, c.doJSON(ctx, &call{op: "cluster", method: "GET", path: "/cluster"}, &s)
-}
-
 // Health asks one endpoint, by its place in NewClient's list, whether it is
 // ready to serve; it asks once.
 func (c *Client) Health(ctx context.Context, endpoint int) error {
-	if endpoint < 0 || endpoint >= len(c.nodes) {
-		return object.Errorf(object.KindInvalid, "there is no endpoint %d; the client has %d", endpoint, len(c.nodes))
+	if endpoint < 0 || endpoint >= len(c.nodes.urls) {
+		return object.Errorf(object.KindInvalid, "there is no endpoint %d; the client has %d", endpoint, len(c.nodes.urls))
 	}
 	k := &call{op: "health", method: "GET", path: "/readyz"}
 	k.consume = func(resp *http.Response) error {

@@ -109,10 +109,15 @@ func (c *Client) Bucket(ctx context.Context, name string) (b Bucket, err error) 
 	return b, err
 }
 
-// CreateBucket makes a bucket; KindBucketExists when there is one.
-func (c *Client) CreateBucket(ctx context.Context, name, owner string) (b Bucket, err error) {
-	k, err := (&call{op: "create bucket", bucket: name, method: "POST", path: "/buckets", mutation: true}).
-		withJSON(NewBucket{Name: Name(name), Owner: owner})
+// CreateBucket makes a bucket with default settings; KindBucketExists when there is one.
+func (c *Client) CreateBucket(ctx context.Context, name, owner string) (Bucket, error) {
+	return c.MakeBucket(ctx, NewBucket{Name: Name(name), Owner: owner})
+}
+
+// MakeBucket makes a bucket; KindBucketExists when there is one, KindInvalid when the
+// cluster cannot keep its data as it says.
+func (c *Client) MakeBucket(ctx context.Context, in NewBucket) (b Bucket, err error) {
+	k, err := (&call{op: "create bucket", bucket: string(in.Name), method: "POST", path: "/buckets", mutation: true}).withJSON(in)
 	if err != nil {
 		return b, err
 	}

@@ -12,12 +12,21 @@ type Bucket struct {
 	Owner   string    `json:"owner,omitempty"`
 	Root    ID        `json:"root"` // the inode of its root directory
 	Created time.Time `json:"created"`
+	Storage Storage   `json:"storage"`
+	// Rewriting is there, in the answers about this one bucket, while its data follows Storage.
+	Rewriting *Rewriting `json:"rewriting,omitempty"`
 }
 
 // NewBucket is the body of POST /buckets.
 type NewBucket struct {
-	Name  Name   `json:"name"`
-	Owner string `json:"owner,omitempty"`
+	Name    Name     `json:"name"`
+	Owner   string   `json:"owner,omitempty"`
+	Storage *Storage `json:"storage,omitempty"` // nil: the default, three copies
+}
+
+// BucketChange is the body of PATCH /buckets/BUCKET.
+type BucketChange struct {
+	Storage *Storage `json:"storage"`
 }
 
 // BucketList is the answer to GET /buckets, in name order.
@@ -191,29 +200,6 @@ type Usage struct {
 	FreeBytes   uint64 `json:"free_bytes"`
 	TotalInodes uint64 `json:"total_inodes"`
 	FreeInodes  uint64 `json:"free_inodes"`
-}
-
-// Cluster is the answer to GET /cluster.
-type Cluster struct {
-	Node       string      `json:"node"`
-	Version    string      `json:"version"`
-	Started    time.Time   `json:"started"`
-	Ready      bool        `json:"ready"`
-	Usage      Usage       `json:"usage"`
-	Partitions []Partition `json:"partitions"`
-
-	Cluster string        `json:"cluster"` // its id
-	Epoch   uint64        `json:"epoch"`   // of the cluster's map
-	Nodes   []ClusterNode `json:"nodes"`
-}
-
-// ClusterNode is one node of the cluster.
-type ClusterNode struct {
-	ID     string `json:"id"`
-	State  string `json:"state"` // joining, up, draining, gone, removed
-	API    string `json:"api,omitempty"`
-	Zone   string `json:"zone,omitempty"`
-	Weight uint32 `json:"weight"`
 }
 
 // Partition is one Raft group.

@@ -73,6 +73,10 @@ type Inode struct {
 	Meta        map[string]string `cbor:"23,keyasint,omitempty"` // user metadata, lower-case names
 	Xattrs      map[string][]byte `cbor:"24,keyasint,omitempty"`
 	Blocks      int64             `cbor:"25,keyasint,omitempty"` // allocated bytes: the sum of its extents' lengths
+
+	// Scheme is how new chunks are kept: a file's own, and of a directory what is made
+	// in it inherits. That of a bucket's root is the bucket's setting.
+	Scheme Scheme `cbor:"26,keyasint,omitempty"`
 }
 
 // IsDir reports whether it is a directory.

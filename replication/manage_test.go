@@ -1,0 +1,152 @@
+package replication
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+// viewed waits until an overview from a node shows something.
+func viewed(t *testing.T, n *Node, what string, ok func(*Overview) bool) *Overview {
+	t.Helper()
+	var last *Overview
+	waitFor(t, what, func() bool {
+		o, err := n.View(t.Context())
+		if err != nil {
+			return false
+		}
+		last = o
+		return ok(o)
+	})
+	return last
+}
+
+func nodeIn(o *Overview, id string) *NodeStatus {
+	for i := range o.Nodes {
+		if o.Nodes[i].ID == id {
+			return &o.Nodes[i]
+		}
+	}
+	return &NodeStatus{}
+}
+
+// TestSteerAlone: what can be asked of a cluster of one, and what it refuses.
+func TestSteerAlone(t *testing.T) {
+	n := openNode(t, testConfig(t))
+	ctx := t.Context()
+	o := viewed(t, n, "everything in place", func(o *Overview) bool { return o.Progress.Done() && o.Progress.Leaderless == 0 })
+	me := nodeIn(o, n.cfg.NodeID)
+	if o.Old || !me.Reachable || !me.Ready || me.Usage.TotalBytes == 0 || me.Leads != len(o.Partitions) || me.Replicas != len(o.Partitions) || me.Empty || me.Note != "" {
+		t.Errorf("%+v of %d partitions", me, len(o.Partitions))
+	}
+	if p := o.Partitions[1]; p.Leader != n.cfg.NodeID || p.Good != 1 || p.Wanted != 1 || len(p.Replicas) != 1 || p.Replicas[0].State != "in force" {
+		t.Errorf("%+v", p)
+	}
+	for what, try := range map[string]struct {
+		err  error
+		kind object.Kind
+		says string
+	}{
+		"drain of the last":   {n.Drain(ctx, n.cfg.NodeID, false), object.KindInvalid, "-join"},
+		"drain of nobody":     {n.Drain(ctx, "nobody", false), object.KindNotFound, "nobody"},
+		"removal":             {n.Remove(ctx, n.cfg.NodeID), object.KindBusy, "drain it"},
+		"weight of nobody":    {n.SetWeight(ctx, "nobody", 1), object.KindNotFound, "nobody"},
+		"too much weight":     {n.SetWeight(ctx, n.cfg.NodeID, maxWeight+1), object.KindInvalid, "0 to"},
+		"zone without an end": {n.SetZone(ctx, n.cfg.NodeID, strings.Repeat("z", 10_000)), object.KindInvalid, "choose a name"},
+	} {
+		if !object.IsKind(try.err, try.kind) || !strings.Contains(try.err.Error(), try.says) {
+			t.Errorf("%s: %v", what, try.err)
+		}
+	}
+	if err := n.SetWeight(ctx, n.cfg.NodeID, 7); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.SetZone(ctx, n.cfg.NodeID, "cellar"); err != nil {
+		t.Fatal(err)
+	}
+	o = viewed(t, n, "the plan for that", func(o *Overview) bool { return o.Progress.Planned })
+	if me := nodeIn(o, n.cfg.NodeID); me.Weight != 7 || me.Zone != "cellar" {
+		t.Errorf("%+v", me)
+	}
+}
+
+// TestConfigureTogether: of people who change different settings at once nobody's
+// change is lost.
+func TestConfigureTogether(t *testing.T) {
+	n := openNode(t, testConfig(t))
+	var g errgroup.Group
+	for _, change := range []func(*Settings){
+		func(s *Settings) { s.RF = 2 }, func(s *Settings) { s.Moves = 3 }, func(s *Settings) { s.GroupMoves = 5 }, func(s *Settings) { s.GoneAfter = time.Hour },
+	} {
+		g.Go(func() error {
+			_, err := n.Configure(t.Context(), change)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := n.Settings(t.Context())
+	if err != nil || s.RF != 2 || s.Moves != 3 || s.GroupMoves != 5 || s.GoneAfter != time.Hour {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if _, err := n.Configure(t.Context(), func(s *Settings) { s.RF = 99 }); !object.IsKind(err, object.KindInvalid) || !strings.Contains(err.Error(), "choose 1 to") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestDrainAndRemove: a drained node is emptied and can go for good; one that hangs is
+// shown as unreachable and holds up nobody.
+func TestDrainAndRemove(t *testing.T) {
+	nodes := threeNodes(t)
+	settled(t, nodes[0])
+	ctx := t.Context()
+	if err := nodes[1].Remove(ctx, "n3"); !object.IsKind(err, object.KindBusy) {
+		t.Errorf("removal of a node in use: %v", err)
+	}
+	if err := nodes[1].Drain(ctx, "n3", false); err != nil {
+		t.Fatal(err)
+	}
+	// Nobody can take what three nodes have three times; the overview says so.
+	viewed(t, nodes[0], "a note that the drain cannot end", func(o *Overview) bool {
+		return strings.Contains(nodeIn(o, "n3").Note, "lower the replication factor") && nodeIn(o, "n3").State == "draining"
+	})
+	if _, err := nodes[2].Configure(ctx, func(s *Settings) { s.RF, s.Voters = 2, 2 }); err != nil {
+		t.Fatal(err)
+	}
+	o := viewed(t, nodes[0], "an empty node", func(o *Overview) bool { return nodeIn(o, "n3").Empty && o.Progress.PartitionsLeft == 0 })
+	for _, p := range o.Partitions {
+		if slices.Contains(p.Planned, "n3") || p.ID != object.Control && (p.Good != 2 || len(p.Replicas) != 2) {
+			t.Errorf("%+v", p)
+		}
+	}
+	if err := nodes[2].Remove(ctx, "n3"); err != nil { // asked of the node itself
+		t.Fatal(err)
+	}
+	if err := nodes[2].Close(); err != nil {
+		t.Fatal(err)
+	}
+	o = viewed(t, nodes[1], "a cluster of two", func(o *Overview) bool { return nodeIn(o, "n3").State == "removed" && o.Progress.PartitionsLeft == 0 })
+	if nodeIn(o, "n3").Error != "" {
+		t.Error("a removed node was asked")
+	}
+	if err := nodes[1].Close(); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	o, err := nodes[0].View(ctx)
+	if err != nil || !o.Old || nodeIn(o, "n2").Reachable || nodeIn(o, "n2").Error == "" || o.Progress.UnderReplicated == 0 {
+		t.Errorf("without a majority: %+v, %v", o, err)
+	}
+	if took := time.Since(began); took > 10*(controlFor+factsFor) {
+		t.Errorf("it took %v", took)
+	}
+}

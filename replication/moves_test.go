@@ -1,0 +1,536 @@
+package replication
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/skshohagmiah/bucketdb/integration/need"
+	"github.com/skshohagmiah/bucketdb/replication/control"
+	"github.com/skshohagmiah/bucketdb/replication/copies"
+	"github.com/skshohagmiah/bucketdb/replication/namespace"
+	"github.com/skshohagmiah/bucketdb/replication/placement"
+	"github.com/skshohagmiah/bucketdb/storage/object"
+)
+
+// testGroups are the chunk groups of a cluster in tests: enough for every node to get some.
+const testGroups = 16
+
+// eventually is waitFor for what takes a cluster some rounds; it shows what it waits for.
+func eventually(t testing.TB, what string, ok func() error) {
+	t.Helper()
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		err := ok()
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("gave up waiting for %s: %v", what, err)
+		}
+	}
+}
+
+// placed waits until every chunk group is where the plan has it, on so many nodes.
+func placed(t testing.TB, n *Node, holders int, nodes ...*Node) *control.State {
+	t.Helper()
+	var s *control.State
+	eventually(t, "the chunk groups at their places", func() (err error) {
+		if s, err = n.Control(t.Context()); err != nil {
+			return err
+		}
+		if s.Planned < s.Inputs {
+			return fmt.Errorf("no plan yet")
+		}
+		for _, l := range s.Layouts {
+			for i, g := range l.Groups {
+				if g.Next != nil || !slices.Equal(g.Holders, l.Target[i]) {
+					return fmt.Errorf("group %d is on %q, going to %q, planned %q", i, g.Holders, g.Next, l.Target[i])
+				}
+				if have := len(g.Holders) - count(g.Holders, placement.None); have != holders {
+					return fmt.Errorf("group %d is on %q", i, g.Holders)
+				}
+			}
+		}
+		for _, x := range nodes {
+			if x.adopted() < s.Epoch {
+				return fmt.Errorf("%s has adopted epoch %d of %d", x.cfg.NodeID, x.adopted(), s.Epoch)
+			}
+			if !slices.ContainsFunc(s.Layout(3).Groups, func(g placement.Group) bool { return slices.Contains(g.Holders, placement.NodeID(x.cfg.NodeID)) }) {
+				return fmt.Errorf("%s holds nothing", x.cfg.NodeID)
+			}
+		}
+		return nil
+	})
+	return s
+}
+
+func count(list []placement.NodeID, id placement.NodeID) (n int) {
+	for _, x := range list {
+		if x == id {
+			n++
+		}
+	}
+	return n
+}
+
+// liveChunks are all that the owners have.
+func liveChunks(t testing.TB, n *Node) (list []namespace.ChunkRef) {
+	t.Helper()
+	for id := range n.ids(firstData) {
+		if err := n.inView(t.Context(), id, func(v *namespace.View) error {
+			some, err := v.Chunks(object.ChunkID{}, 1<<20)
+			list = append(list, some...)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return list
+}
+
+// missingAt says which copies of live chunks are not at their holders, whole.
+func missingAt(list []namespace.ChunkRef, places *places, nodes []*Node) error {
+	for _, c := range list {
+		site, err := places.locate(c.ID, copies.SchemeOf(c.Scheme))
+		if err != nil {
+			return err
+		}
+		for _, n := range nodes {
+			if site.Shard(placement.NodeID(n.cfg.NodeID)) < 0 {
+				continue
+			}
+			if _, err := n.chunks.ReadAll(context.Background(), c.ID, [32]byte(c.SHA256)); err != nil {
+				return fmt.Errorf("chunk %v at %s: %w", c.ID, n.cfg.NodeID, err)
+			}
+		}
+	}
+	return nil
+}
+
+// complete waits until every holder has its copy of every live chunk, byte for byte.
+func complete(t testing.TB, nodes []*Node) []namespace.ChunkRef {
+	t.Helper()
+	list := liveChunks(t, nodes[0])
+	if len(list) == 0 {
+		t.Fatal("no chunks at all")
+	}
+	eventually(t, "all chunks at their holders", func() error { return missingAt(list, nodes[0].places, nodes) })
+	return list
+}
+
+// objects are what a test wrote, by key.
+type objects map[string]string
+
+func (o objects) put(t testing.TB, n *Node, key string, size int) {
+	t.Helper()
+	b := strings.Repeat(key+"|", size/len(key)+1)[:size]
+	if _, err := n.Put(t.Context(), "box", key, strings.NewReader(b), PutOptions{Size: int64(size)}); err != nil {
+		t.Fatalf("%s at %s: %v", key, n.cfg.NodeID, err)
+	}
+	o[key] = b
+}
+
+func (o objects) check(t testing.TB, n *Node) {
+	t.Helper()
+	for key, want := range o {
+		r, err := n.OpenObject(t.Context(), "box", key)
+		if err != nil {
+			t.Fatalf("%s at %s: %v", key, n.cfg.NodeID, err)
+		}
+		var b bytes.Buffer
+		err = r.WriteRange(t.Context(), &b, 0, r.Inode().Size)
+		r.Close()
+		if err != nil || b.String() != want {
+			t.Fatalf("%s at %s has %d bytes of %d, or others: %v", key, n.cfg.NodeID, b.Len(), len(want), err)
+		}
+	}
+}
+
+// joinNode opens another node of a cluster; id is its name.
+func joinNode(t testing.TB, first *Node, id string) *Node {
+	t.Helper()
+	cfg := memberConfig(t, id)
+	if first != nil {
+		cfg.Join = []string{first.cfg.Peer}
+	}
+	return openMember(t, cfg)
+}
+
+func memberConfig(t testing.TB, id string) Config {
+	t.Helper()
+	cfg := testConfig(t)
+	cfg.NodeID, cfg.API, cfg.Peer, cfg.LeasePeriod, cfg.groups = id, "127.0.0.1:1", freeAddress(t), 30*time.Second, testGroups
+	return cfg
+}
+
+func openMember(t testing.TB, cfg Config) *Node {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	n, err := Open(ctx, cfg)
+	if err != nil {
+		t.Fatalf("node %s: %v", cfg.NodeID, err)
+	}
+	t.Cleanup(func() { _ = n.Close() })
+	return n
+}
+
+// TestChunksMove: what a node wrote alone, and what is written while others join, ends at
+// all three holders; then any one of them may be lost.
+func TestChunksMove(t *testing.T) {
+	first := joinNode(t, nil, "n1")
+	if _, err := first.CreateBucket(t.Context(), "box", "me"); err != nil {
+		t.Fatal(err)
+	}
+	wrote := objects{}
+	for i := range 20 {
+		wrote.put(t, first, fmt.Sprintf("alone/%d", i), 150_000)
+	}
+	nodes := []*Node{first}
+	for _, id := range []string{"n2", "n3"} {
+		nodes = append(nodes, joinNode(t, first, id))
+		for i := range 10 {
+			wrote.put(t, nodes[i%len(nodes)], fmt.Sprintf("while %s joins/%d", id, i), 150_000)
+		}
+	}
+	placed(t, first, 3, nodes...)
+	for i := range 10 {
+		wrote.put(t, nodes[i%3], fmt.Sprintf("after/%d", i), 150_000)
+	}
+	list := complete(t, nodes)
+	for _, n := range nodes {
+		for _, c := range list {
+			if ok, err := n.chunks.Has(c.ID); err != nil || !ok {
+				t.Fatalf("%v is not at %s: %v", c.ID, n.cfg.NodeID, err)
+			}
+		}
+		wrote.check(t, n)
+	}
+	settled(t, first)
+	// The founder had all of it alone; now it goes.
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range nodes[1:] {
+		wrote.check(t, n)
+	}
+	wrote.put(t, nodes[2], "without the founder", 150_000)
+	wrote.check(t, nodes[1])
+}
+
+// trioOf is three nodes with every chunk group at its place, and count objects of some chunks.
+func trioOf(t *testing.T, objects objects, count int) []*Node {
+	t.Helper()
+	first := joinNode(t, nil, "n1")
+	if _, err := first.CreateBucket(t.Context(), "box", "me"); err != nil {
+		t.Fatal(err)
+	}
+	nodes := []*Node{first, joinNode(t, first, "n2"), joinNode(t, first, "n3")}
+	placed(t, first, 3, nodes...)
+	for i := range count {
+		objects.put(t, nodes[i%3], fmt.Sprintf("first/%d", i), 150_000)
+	}
+	complete(t, nodes)
+	settled(t, first)
+	return nodes
+}
+
+// TestFourthNode joins under load: no operation fails, what moves is what has to move,
+// and who holds a chunk no more drops it.
+func TestFourthNode(t *testing.T) {
+	wrote := objects{}
+	nodes := trioOf(t, wrote, need.Size(40, 400))
+	before := fetched(nodes)
+	ctx, stop := context.WithCancel(t.Context())
+	load, lctx := errgroup.WithContext(ctx)
+	added := make([]objects, len(nodes))
+	for w, n := range nodes {
+		added[w] = objects{}
+		load.Go(func() error {
+			for i := 0; ctx.Err() == nil; i++ {
+				key, b := fmt.Sprintf("load/%d/%d", w, i), strings.Repeat(fmt.Sprint(w, i), 20_000)
+				if _, err := n.Put(lctx, "box", key, strings.NewReader(b), PutOptions{Size: int64(len(b))}); err != nil {
+					if ctx.Err() != nil {
+						return nil
+					}
+					return fmt.Errorf("put %s: %w", key, err)
+				}
+				added[w][key] = b
+				if err := readBack(lctx, nodes[(w+1)%3], key, b); err != nil && ctx.Err() == nil {
+					return fmt.Errorf("get %s: %w", key, err)
+				}
+			}
+			return nil
+		})
+	}
+	fourth := joinNode(t, nodes[0], "n4")
+	nodes = append(nodes, fourth)
+	placed(t, nodes[0], 3, nodes...)
+	stop()
+	if err := load.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	list := complete(t, nodes)
+	moved, least := fetched(nodes)-before, int64(0)
+	for _, c := range list {
+		if site, err := fourth.places.locate(c.ID, copies.SchemeOf(c.Scheme)); err != nil {
+			t.Fatal(err)
+		} else if site.Shard("n4") >= 0 {
+			least += c.Length
+		}
+	}
+	if least == 0 || float64(moved) > 1.2*float64(least) {
+		t.Fatalf("%d bytes moved, %d have to be at the fourth node", moved, least)
+	}
+	t.Logf("%d chunks, %d bytes moved of %d that are at the fourth node", len(list), moved, least)
+	eventually(t, "nobody to keep what is not his", func() error {
+		for _, n := range nodes {
+			if left, err := n.dropMoved(t.Context()); left || err != nil {
+				return fmt.Errorf("%s keeps some: %v", n.cfg.NodeID, err)
+			}
+		}
+		for _, c := range list {
+			have := 0
+			for _, n := range nodes {
+				if ok, err := n.chunks.Has(c.ID); err != nil {
+					return err
+				} else if ok {
+					have++
+				}
+			}
+			if have != 3 {
+				return fmt.Errorf("chunk %v is at %d nodes", c.ID, have)
+			}
+		}
+		return nil
+	})
+	settledOn(t, fourth)
+	checkRanges(t, fourth)
+	for _, more := range append(added, wrote) {
+		more.check(t, fourth)
+	}
+}
+
+// settledOn waits until every partition is where the plan has it.
+func settledOn(t testing.TB, n *Node) {
+	t.Helper()
+	eventually(t, "the partitions at their places", func() error {
+		s, err := n.Control(t.Context())
+		if err != nil {
+			return err
+		}
+		for _, p := range s.Partitions {
+			for _, r := range p.Replicas {
+				if r.State != control.InForce || !slices.Contains(s.Target.Of(p.ID), r.ID.Node) {
+					return fmt.Errorf("partition %d: %v", p.ID, p.Replicas)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// fetched is how much the nodes got from others to mend and to move chunks.
+func fetched(nodes []*Node) (total int64) {
+	for _, n := range nodes {
+		total += n.ChunkStatus().RepairedBytes
+	}
+	return total
+}
+
+// readBack compares an object with what it has to be.
+func readBack(ctx context.Context, n *Node, key, want string) error {
+	r, err := n.OpenObject(ctx, "box", key)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	var b bytes.Buffer
+	if err := r.WriteRange(ctx, &b, 0, r.Inode().Size); err != nil {
+		return err
+	}
+	if b.String() != want {
+		return fmt.Errorf("%d bytes of %d, or others", b.Len(), len(want))
+	}
+	return nil
+}
+
+// TestGoneNodeReplaced: a node that is gone longer than GoneAfter is replaced by an
+// empty one, and the chunks are three times there again.
+func TestGoneNodeReplaced(t *testing.T) {
+	wrote := objects{}
+	nodes := trioOf(t, wrote, need.Size(30, 300))
+	if err := nodes[2].Close(); err != nil {
+		t.Fatal(err)
+	}
+	wrote.put(t, nodes[0], "while one is away", 150_000)
+	s, err := nodes[0].Control(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := s.Settings
+	set.GoneAfter = 3 * time.Second
+	if r, err := nodes[0].propose0(t.Context(), &control.Command{Configure: &set}); err != nil || r.Err() != nil {
+		t.Fatal(err, r.Err())
+	}
+	nodes[2] = joinNode(t, nodes[0], "n4")
+	eventually(t, "the groups without the node that is gone", func() error {
+		s := placed(t, nodes[0], 3, nodes...)
+		for _, l := range s.Layouts {
+			for i, g := range l.Groups {
+				if holds(g, "n3") {
+					return fmt.Errorf("group %d is on %q", i, g.Holders)
+				}
+			}
+		}
+		return nil
+	})
+	complete(t, nodes)
+	wrote.check(t, nodes[2])
+	// As long as it is on record it counts for the control group's majority.
+	eventually(t, "the removal of the node that is gone", func() error {
+		r, err := nodes[0].propose0(t.Context(), &control.Command{Remove: &control.Remove{Node: "n3"}})
+		if err != nil {
+			return err
+		}
+		return r.Err()
+	})
+	eventually(t, "the partitions on the three that are left", func() error {
+		s, err := nodes[0].Control(t.Context())
+		if err != nil {
+			return err
+		}
+		for _, p := range s.Partitions {
+			good := 0
+			for _, r := range p.Replicas {
+				if r.State == control.InForce && r.ID.Node != "n3" {
+					good++
+				}
+			}
+			if good != 3 || len(p.Replicas) != 3 {
+				return fmt.Errorf("partition %d: %v", p.ID, p.Replicas)
+			}
+		}
+		return nil
+	})
+	if err := nodes[1].Close(); err != nil { // the new one is as good as any
+		t.Fatal(err)
+	}
+	wrote.check(t, nodes[2])
+}
+
+// TestCorruptFilesRepaired damages chunk files of one node at random places: the
+// scrub finds every one, and they come back whole from the others.
+func TestCorruptFilesRepaired(t *testing.T) {
+	wrote := objects{}
+	nodes := trioOf(t, wrote, need.Size(40, 700))
+	list := liveChunks(t, nodes[0])
+	rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	list = list[:min(len(list), need.Size(60, 1000))]
+	for _, c := range list {
+		damageFile(t, nodes[1], c.ID)
+	}
+	if err := missingAt(list[:1], nodes[1].places, nodes[1:2]); err == nil {
+		t.Fatal("the damage did nothing")
+	}
+	if _, bad, err := nodes[1].scrubChunks(t.Context()); err != nil || bad > len(list) || bad < len(list)-1 { // one was read above
+		t.Fatalf("the scrub found %d of %d: %v", bad, len(list), err)
+	}
+	eventually(t, "the damaged chunks whole again", func() error { return missingAt(list, nodes[1].places, nodes) })
+	if st := nodes[1].ChunkStatus(); st.Corrupt < int64(len(list)) || st.Repaired < int64(len(list)) {
+		t.Fatalf("%+v after damage to %d chunks", st, len(list))
+	}
+	wrote.check(t, nodes[1])
+}
+
+// damageFile flips a bit somewhere in a chunk's file.
+func damageFile(t testing.TB, n *Node, id object.ChunkID) {
+	t.Helper()
+	path := filepath.Join(n.cfg.StoragePaths[0], "chunks", fmt.Sprintf("%04x", uint16(id.Owner)), fmt.Sprintf("%02x", id.Upload[0]), id.String())
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[rand.IntN(len(b))] ^= 1 << rand.IntN(8)
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestMissingFilesFound: the comparison fetches what was removed behind the node's back.
+func TestMissingFilesFound(t *testing.T) {
+	wrote := objects{}
+	nodes := trioOf(t, wrote, need.Size(20, 200))
+	list := liveChunks(t, nodes[0])
+	for i, c := range list {
+		if i%2 == 0 {
+			if err := nodes[2].chunks.Delete(t.Context(), c.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if left, err := nodes[2].compare(t.Context()); left || err != nil {
+		t.Fatalf("left %v, %v", left, err)
+	}
+	if err := missingAt(list, nodes[2].places, nodes); err != nil {
+		t.Fatal(err)
+	}
+	if st := nodes[2].ChunkStatus(); st.UnderReplicated != 0 || st.Compared == 0 || st.Repaired < int64(len(list)/2) {
+		t.Fatalf("%+v", st)
+	}
+}
+
+// TestMoverStopped: a node that is stopped while chunks come to it goes on where it was.
+func TestMoverStopped(t *testing.T) {
+	wrote := objects{}
+	first := joinNode(t, nil, "n1")
+	if _, err := first.CreateBucket(t.Context(), "box", "me"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 40 {
+		wrote.put(t, first, fmt.Sprintf("first/%d", i), 150_000)
+	}
+	cfg := memberConfig(t, "n2")
+	cfg.Join, cfg.RepairRate = []string{first.cfg.Peer}, 512<<10 // 6 MB take a dozen seconds
+	second := openMember(t, cfg)
+	list := liveChunks(t, first)
+	have := func() (n int) {
+		for _, c := range list {
+			if ok, err := second.chunks.Has(c.ID); err == nil && ok {
+				n++
+			}
+		}
+		return n
+	}
+	eventually(t, "some chunks at the second node", func() error {
+		if n := have(); n < 10 {
+			return fmt.Errorf("%d", n)
+		}
+		return nil
+	})
+	if err := second.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cfg.RepairRate, cfg.Join = 0, nil
+	second = openMember(t, cfg)
+	nodes := []*Node{first, second}
+	placed(t, first, 2, nodes...)
+	complete(t, nodes)
+	var all int64
+	for _, c := range list {
+		all += c.Length
+	}
+	if again := second.ChunkStatus().RepairedBytes; again >= all {
+		t.Fatalf("%d bytes came after the stop, of %d in all: it began anew", again, all)
+	}
+	wrote.check(t, second)
+}
