@@ -63,7 +63,7 @@ func (h *fakeHost) Open(_ context.Context, p object.PartitionID, id control.Repl
 	case was == "" && how == Resume:
 		return nil, object.Errorf(object.KindCorrupt, "the log is lost")
 	case was == "":
-		if err := replaceFile(h.disk, "log", h.log(p), []byte(id.String())); err != nil {
+		if err := vfs.WriteBytes(h.disk, "log", h.log(p), 0o600, []byte(id.String())); err != nil {
 			return nil, err
 		}
 	}
