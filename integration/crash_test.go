@@ -95,6 +95,7 @@ func verifyAll(t *testing.T, n *harness.Node, writers []*writer) {
 // there. It is not safe for concurrent use.
 type writer struct {
 	prefix       string
+	sizes        []int // of bodies; nil: from nothing to several chunks
 	rng          *rand.Rand
 	state        map[string][]byte // what is there
 	pending      map[string][]byte // what the change in flight would make of it; nil: none in flight
@@ -130,6 +131,9 @@ func (w *writer) key() string {
 // body is empty, inline, of one chunk, or sometimes of several.
 func (w *writer) body() []byte {
 	sizes := []int{0, 100, 4096, 16<<10 + 1, 300_000, 300_000, 5 << 20}
+	if w.sizes != nil {
+		sizes = w.sizes
+	}
 	n := sizes[w.rng.IntN(len(sizes))]
 	b := make([]byte, n)
 	var key [32]byte

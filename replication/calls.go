@@ -4,11 +4,17 @@ package replication
 // never used again for something else.
 const (
 	methodUploads uint16 = 0x60 // audit.go: ids of uploads → which are under way
-	methodRanges  uint16 = 0x68 // ranges.go: who leads a partition → what the node that asks has to hold, by ranges
+	methodEvents  uint16 = 0x61 // events_feed.go: feedAsk → feedAnswer
+	methodPeer    uint16 = 0x62 // peers.go: peerNews → peerNews
+	methodFacts   uint16 = 0x63 // facts.go: (empty) → factSheet, in JSON, so that nodes of other releases read it too
+	methodRanges  uint16 = 0x64 // ranges.go: who leads a partition → what the node that asks has to hold, by ranges
 )
 
 // serveCalls answers the questions of other nodes.
 func (n *Node) serveCalls() {
 	n.net.HandleCall(methodUploads, n.serveUploads)
+	n.net.HandleCall(methodEvents, n.serveFeed)
+	n.net.HandleCall(methodPeer, n.servePeer)
+	n.net.HandleCall(methodFacts, n.serveFacts)
 	n.net.HandleCall(methodRanges, n.serveRanges)
 }

@@ -75,7 +75,6 @@ func (n *Node) openCluster(ctx context.Context) (err error) {
 	}
 	n.net.HandleHTTP(n.copies.Handler())
 	n.pins.Serve(n.net)
-	n.net.HandleCall(methodFacts, n.serveFacts)
 	n.serveCalls()
 	if n.access, err = access.New(access.Config{Self: n.cfg.NodeID, Transport: n.net, Check: n.admit, Logger: n.log}); err != nil {
 		return err
@@ -469,4 +468,5 @@ func (n *Node) takeMap() {
 	n.adoptLayouts(n.state.Load(), s)
 	n.access.Update(s.Epoch, table)
 	n.state.Store(s)
+	nudge(n.hub.news) // replicas may have come or gone
 }

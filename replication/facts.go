@@ -10,10 +10,6 @@ import (
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
-// methodFacts asks a node what it is like: (empty) → factSheet, in JSON, so that nodes of
-// different versions understand what both know.
-const methodFacts uint16 = 0x62 // beside those of calls.go
-
 // factsFor bounds the question to a node; who takes longer is shown as unreachable.
 const factsFor = time.Second
 

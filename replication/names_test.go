@@ -536,3 +536,40 @@ func TestRenameIntoWhatVanished(t *testing.T) {
 		t.Errorf("%s holds %q", key, got)
 	}
 }
+
+// TestRenameOfWhatMovedThere: two clients rename a file to the same name of
+// another directory. One looked at the old name before the other moved the file and
+// at the new one after it: that is no file of two names, of which a rename does
+// nothing, and it did not succeed.
+func TestRenameOfWhatMovedThere(t *testing.T) {
+	n, ctx := newNode(t)
+	a, b := apart(t, n)
+	newFile(t, n, a, "f", "one")
+	seen, _, err := n.entry(ctx, a, "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Rename(ctx, a, "f", b, "g", RenameFlags{}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = n.renameFile(ctx, renaming{dir: a, name: "f", newDir: b, newName: "g"}, seen)
+	wantKind(t, err, object.KindNotFound)
+	// Of a file that has both names, it does nothing.
+	g, err := n.Lookup(ctx, b, "g")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Link(ctx, g.ID, a, "f"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = n.Link(ctx, g.ID, b, "g")
+	wantKind(t, err, object.KindExists)
+	if err := n.Rename(ctx, a, "f", b, "g", RenameFlags{}); err != nil {
+		t.Fatal(err)
+	}
+	for dir, name := range map[object.InodeID]string{a: "f", b: "g"} {
+		if ino, err := n.Lookup(ctx, dir, name); err != nil || ino.ID != g.ID || ino.Nlink != 2 {
+			t.Errorf("%s: %+v, %v", name, ino, err)
+		}
+	}
+}

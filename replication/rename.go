@@ -115,8 +115,6 @@ func (n *Node) renameFile(ctx context.Context, rn renaming, e *namespace.Entry) 
 		return nil, object.Errorf(object.KindIsDirectory, "a directory of the new name exists")
 	case old != nil && rn.flags.NoReplace:
 		return nil, object.Errorf(object.KindExists, "the new name is taken")
-	case old != nil && old.Inode == e.Inode:
-		return &namespace.Result{}, nil // two names of one file: rename does nothing (POSIX)
 	}
 	put := &namespace.PutDentry{Dir: rn.newDir, Name: rn.newName, Inode: e.Inode, Type: e.Type, Mount: rn.mount, Look: !rn.flags.NoReplace}
 	if old != nil {
@@ -128,6 +126,11 @@ func (n *Node) renameFile(ctx context.Context, rn renaming, e *namespace.Entry) 
 		epoch:   rn.epoch,
 		decide:  func([]*namespace.Result) *namespace.Decide { return &namespace.Decide{PutDentry: put} },
 	})
+	if err != nil && r != nil && r.Elsewhere == e.Inode {
+		// Two names of one file: rename does nothing (POSIX). Only the decision can
+		// tell: of two looks, the file may have moved from the one to the other.
+		return &namespace.Result{}, nil
+	}
 	return r, err
 }
 

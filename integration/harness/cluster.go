@@ -141,7 +141,7 @@ func (c *Cluster) Ready(ctx context.Context) error {
 }
 
 // Settled waits until the map that node at shows gives every partition this many
-// replicas, all of them voters in force.
+// replicas, all of them voters in force, and that no chunk group is on its way.
 func (c *Cluster) Settled(ctx context.Context, at *Node, voters int, limit time.Duration) error {
 	cl, err := at.Client(api.ClientOptions{Retries: -1})
 	if err != nil {
@@ -172,6 +172,11 @@ func settled(s api.Placement, voters int) error {
 		}
 		if good != voters || len(p.Replicas) != voters {
 			short = append(short, fmt.Sprintf("%d %v", p.ID, p.Replicas))
+		}
+	}
+	for _, g := range s.Groups {
+		if voters >= g.Width && (g.Joint > 0 || g.Behind > 0 || g.Short > 0) {
+			return fmt.Errorf("chunk groups are on their way: %+v", g)
 		}
 	}
 	if len(short) > 0 || len(s.Partitions) == 0 {

@@ -295,6 +295,9 @@ func (s *state) decidePutDentry(c *PutDentry, tx *TxID) *Result {
 	switch {
 	case old != nil && old.Tx != nil && old.Tx.ID != *tx:
 		return meet(old.Tx)
+	case old != nil && !isDir && c.Replace == c.Inode && old.Inode == c.Inode:
+		// The other name is held by the transaction, so both are there at this moment.
+		return &Result{Failed: true, Kind: object.KindConflict, Message: "both names lead to the same file", Elsewhere: c.Inode}
 	case old == nil && c.Replace != 0, old != nil && c.Replace != 0 && old.Inode != c.Replace:
 		return &Result{Failed: true, Kind: object.KindConflict, Message: "the new name leads elsewhere by now", Again: true}
 	case old != nil && c.Replace == 0 && c.Look:
