@@ -12,8 +12,8 @@ const (
 	methodUploads uint16 = 0x60 // audit.go: ids of uploads → which are under way
 	methodEvents  uint16 = 0x61 // events_feed.go: feedAsk → feedAnswer
 	methodPeer    uint16 = 0x62 // peers.go: peerNews → peerNews
-	methodFacts   uint16 = 0x70 // facts.go: (empty) → factSheet
-	methodRanges  uint16 = 0x68 // ranges.go: who leads a partition → what the node that asks has to hold, by ranges
+	methodFacts   uint16 = 0x63 // facts.go: (empty) → factSheet, in JSON, so that nodes of other releases read it too
+	methodRanges  uint16 = 0x64 // ranges.go: who leads a partition → what the node that asks has to hold, by ranges
 )
 
 // Two methods of one number would not compile: of two handlers the later one would
