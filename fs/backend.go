@@ -38,6 +38,9 @@ type Backend interface {
 	Hold(ctx context.Context, inos []object.InodeID) error
 	Release(ctx context.Context, inos []object.InodeID) error
 	StatFS(ctx context.Context) (api.Usage, error)
+	// Endpoint names the node that calls go to at present. Holds are that node's
+	// memory: another one has to be told of them.
+	Endpoint() string
 
 	// Keep returns a context for one SetAttr or Write and its token, kept until
 	// Done, so that what came of a call that failed can be found out.

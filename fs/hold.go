@@ -109,7 +109,7 @@ func (h *holder) ask(ctx context.Context, inos []object.InodeID) error {
 }
 
 // renew reports again all files that are held and still open: a hold lasts for
-// a lease only, and a server that restarted knows of none.
+// a lease only, and a server that restarted, or another one, knows of none.
 func (h *holder) renew(ctx context.Context) error {
 	h.mu.Lock()
 	var inos []object.InodeID
@@ -131,16 +131,18 @@ func (h *holder) run() {
 	tick := time.NewTicker(holdDelay)
 	defer tick.Stop()
 	old, renewed := map[object.InodeID]bool{}, time.Now()
+	told := h.f.b.Endpoint() // who knows of the holds
 	for {
 		select {
 		case <-h.f.ctx.Done():
 			return
 		case now := <-tick.C:
-			renew := now.Sub(renewed) >= h.f.o.HoldRenew
+			at := h.f.b.Endpoint()
+			renew := now.Sub(renewed) >= h.f.o.HoldRenew || at != told
 			if err := h.step(old, renew); err != nil {
 				h.f.log.Warn("open files cannot be reported; they may be lost if they are unlinked elsewhere", "error", err)
 			} else if renew {
-				renewed = now
+				renewed, told = now, at
 			}
 		}
 	}

@@ -266,3 +266,16 @@ func TestTruncatingReader(t *testing.T) {
 		t.Fatalf("the cluster holds %q", got)
 	}
 }
+
+// When another node answers than before, it is told at once of what is open here: holds
+// are memory of the node that was asked.
+func TestOpenFilesAreReportedToTheNextNode(t *testing.T) {
+	fake := fstest.NewFake("b")
+	dir, _ := mountOn(t, fake, func(o *fs.Options) { o.HoldRenew = time.Hour })
+	f, err := os.Create(filepath.Join(dir, "f"))
+	ok(t, err)
+	defer f.Close()
+	eventually(t, "the file is held", func() bool { return fake.Held() == 1 })
+	fake.SetEndpoint("another node")
+	eventually(t, "the file is held there", func() bool { return fake.Held() == 1 })
+}

@@ -29,6 +29,7 @@ func (n *Node) background() {
 	n.goWork(n.janitor)
 	n.goWork(n.compactor)
 	n.goWork(n.spaceWatcher)
+	n.goWork(n.watchPeers)
 	n.goWork(n.auditor)
 	n.goWork(n.scrubber)
 	n.goWork(n.mender)
@@ -37,6 +38,7 @@ func (n *Node) background() {
 	n.goWork(n.dropper)
 	n.goWork(n.walker)
 	n.goWork(n.rewriter)
+	n.goWork(n.feedEvents)
 	n.goWork(n.secretWatcher)
 	n.goWork(func() { n.copies.Run(n.ctx) })
 	n.goWork(func() { n.pins.Run(n.ctx) })
@@ -66,10 +68,10 @@ func (n *Node) watchLog() {
 
 // sweeper settles what a crash left, at once after a start and now and then.
 func (n *Node) sweeper() {
-	n.logged("transactions", n.sweep(time.Now()))
+	n.logged("transactions", n.sweep(0))
 	n.logged("staged contents", n.dropStaged(n.incarnations))
 	n.every(sweepEvery, func() {
-		n.logged("transactions", n.sweep(time.Now().Add(-sweepEvery)))
+		n.logged("transactions", n.sweep(sweepEvery))
 		n.logged("staged contents", n.dropStaged(n.incarnations)) // of those who ended, wherever: so not at the start alone
 		n.logged("staged contents in doubt", n.dropLeftovers(time.Now().Add(-sweepEvery)))
 	})
@@ -80,9 +82,19 @@ func (n *Node) sweeper() {
 func (n *Node) janitor() {
 	n.logged("multipart uploads", n.endUploads())
 	n.every(tidyEvery, func() {
-		n.logged("sessions", n.endIdleSessions(time.Now().Add(-sessionIdle)))
+		n.tidySessions()
 		n.logged("multipart uploads", n.endUploads())
 	})
+}
+
+// tidySessions ends idle sessions. When one was seen is told by the clocks of those who
+// served it: where clocks are far apart, none is ended.
+func (n *Node) tidySessions() {
+	if worst := n.peers.worst(); worst > sessionIdle/4 {
+		n.logged("sessions", object.Errorf(object.KindPrecondition, "the nodes' clocks are %v apart: none is ended before they agree", worst.Round(time.Second)))
+		return
+	}
+	n.logged("sessions", n.endIdleSessions(n.now().Add(-sessionIdle)))
 }
 
 // compactor lets go of what is over in memory and in the logs.

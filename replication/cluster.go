@@ -470,4 +470,5 @@ func (n *Node) takeMap() {
 	n.adoptLayouts(n.state.Load(), s)
 	n.access.Update(s.Epoch, table)
 	n.state.Store(s)
+	nudge(n.hub.news) // replicas may have come or gone
 }

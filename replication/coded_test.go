@@ -200,3 +200,65 @@ func TestFourPlusTwo(t *testing.T) {
 		}
 	}
 }
+
+// TestReplicasBecomeShards: data of three copies gets into shards on six nodes while it
+// is written, and while nodes that rewrite it stop and come back; the copies go.
+func TestReplicasBecomeShards(t *testing.T) {
+	nodes := nodesOf(t, 6, 3, 4)
+	ctx, coded := t.Context(), mustScheme(t, "rs:4+2")
+	mkBox(t, nodes[1], "box", object.DefaultScheme)
+	const objects, size = 16, 3 << 20
+	key := func(i int) string { return fmt.Sprintf("dir%d/%d", i%4, i) }
+	bodies := make([][]byte, objects)
+	var logical int64
+	put := func(i, round int) {
+		bodies[i] = randomBytes(int64(i+1000*round), size+i*1000)
+		n := nodes[(i+round)%5] // the sixth is away now and then
+		if _, err := n.Put(ctx, "box", key(i), bytes.NewReader(bodies[i]), PutOptions{Size: int64(len(bodies[i]))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range objects {
+		put(i, 0)
+		logical += int64(len(bodies[i]))
+	}
+	b, err := nodes[4].SetScheme(ctx, "box", coded)
+	if err != nil || b.Scheme != coded {
+		t.Fatal(b, err)
+	}
+	for i := range objects / 4 {
+		put(i*4, 1)
+		if i == 1 {
+			if err := nodes[5].Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	n, err := Open(ctx, nodes[5].cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = n.Close() })
+	nodes[5] = n
+	patiently(t, "the rewriting", func() bool {
+		r, err := nodes[0].Rewriting(ctx, b)
+		if err != nil && !object.IsKind(err, object.KindUnavailable) {
+			t.Fatal(err)
+		}
+		return err == nil && r == nil
+	})
+	for i := range objects {
+		o, err := nodes[5].Stat(ctx, "box", key(i))
+		if err != nil || !only(t, nodes[5], o.Inode.ID, coded) {
+			t.Fatal(key(i), "is kept otherwise", err)
+		}
+		if !bytes.Equal(mustGet(t, nodes[i%6], key(i)), bodies[i]) {
+			t.Fatal(key(i), "is not what was put")
+		}
+	}
+	// What the sixth missed comes with the comparison of lists, which is another's work.
+	patiently(t, "the copies to go", func() bool {
+		over := float64(diskBytes(t, nodes)) / float64(logical)
+		return over < 1.53
+	})
+}

@@ -17,41 +17,67 @@ import (
 // tidyBatch bounds what is looked at in one view of a partition.
 const tidyBatch = 256
 
-// sweep settles transactions that began before a time and that this node does
-// not drive.
-func (n *Node) sweep(before time.Time) error {
+// seenTxs is since when this node has seen transactions open, by its own clock: when they
+// began is told by the clocks of those who began them.
+type seenTxs struct {
+	mu    sync.Mutex
+	since map[namespace.TxID]time.Time
+}
+
+// sweep settles transactions that this node does not drive and has seen open for some
+// time. There is one sweep at a time.
+func (n *Node) sweep(open time.Duration) error {
+	n.seen.mu.Lock()
+	defer n.seen.mu.Unlock()
 	var errs []error
+	still := map[namespace.TxID]time.Time{}
 	for _, p := range n.parts {
-		var after namespace.TxID
-		for r := p.led(); r != nil; {
-			v, err := r.machine.Local()
-			if err != nil {
+		if r := p.led(); r != nil {
+			errs = append(errs, n.sweepPartition(p.id, r, open, still))
+		}
+		if n.ctx.Err() != nil {
+			break
+		}
+	}
+	n.seen.since = still
+	return errors.Join(errs...)
+}
+
+// sweepPartition sweeps one partition, and notes what stays open in still.
+func (n *Node) sweepPartition(id object.PartitionID, r *replica, open time.Duration, still map[namespace.TxID]time.Time) error {
+	var errs []error
+	for after := (namespace.TxID{}); n.ctx.Err() == nil; {
+		v, err := r.machine.Local()
+		if err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		list, err := v.Open(after, tidyBatch)
+		v.Close()
+		if err != nil || len(list) == 0 {
+			return errors.Join(append(errs, err)...)
+		}
+		for _, ref := range list {
+			if n.live.get(ref.ID) != nil {
+				continue
+			}
+			since, known := n.seen.since[ref.ID]
+			if !known {
+				since = time.Now()
+			}
+			still[ref.ID] = since
+			if time.Since(since) < open {
+				continue
+			}
+			if err := n.sweepOne(ref, id); err != nil && len(errs) < 10 { // a few tell enough
 				errs = append(errs, err)
-				break
-			}
-			open, err := v.Open(after, tidyBatch)
-			v.Close()
-			if err != nil || len(open) == 0 {
-				errs = append(errs, err)
-				break
-			}
-			for _, ref := range open {
-				if n.live.get(ref.ID) != nil {
-					continue
-				}
-				if err := n.sweepOne(ref, p.id, before); err != nil && len(errs) < 10 { // a few tell enough
-					errs = append(errs, err)
-				}
-			}
-			if after = open[len(open)-1].ID; n.ctx.Err() != nil {
-				return errors.Join(errs...)
 			}
 		}
+		after = list[len(list)-1].ID
 	}
 	return errors.Join(errs...)
 }
 
-func (n *Node) sweepOne(ref namespace.TxRef, at object.PartitionID, before time.Time) error {
+func (n *Node) sweepOne(ref namespace.TxRef, at object.PartitionID) error {
 	ctx, cancel := n.detached()
 	defer cancel()
 	var rec *namespace.Transaction
@@ -59,7 +85,7 @@ func (n *Node) sweepOne(ref namespace.TxRef, at object.PartitionID, before time.
 		rec, err = v.Tx(ref.ID)
 		return err
 	})
-	if err != nil || rec == nil || rec.Began > before.UnixNano() {
+	if err != nil || rec == nil {
 		return err
 	}
 	return n.settle(ctx, ref, at)

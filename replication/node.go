@@ -77,6 +77,8 @@ type Config struct {
 	walSegment, memTable int64
 	// rewriteRate bounds the rewriting of data whose bucket's scheme changed, in bytes a second.
 	rewriteRate int64
+	// clock, in tests, is this node's, which may be wrong.
+	clock func() time.Time
 	// opened, in tests, gets each replica that was opened.
 	opened func(*replica)
 	// net is how chunks get to other nodes; nil: there are none.
@@ -186,6 +188,8 @@ type Node struct {
 	// sender, in tests, takes the place of access.Propose: answers are lost there.
 	sender  atomic.Pointer[func(ctx context.Context, id object.PartitionID, entry []byte) (*namespace.Result, error)]
 	full    atomic.Bool // the metadata's disk is down to its reserve
+	peers   peers       // what the other nodes say of themselves
+	seen    seenTxs
 	closing atomic.Bool
 	ready   atomic.Bool
 }

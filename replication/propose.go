@@ -31,18 +31,19 @@ const proposeTimeout = 20 * time.Second
 
 // propose applies one command; the result's own error is not looked at.
 func (n *Node) propose(ctx context.Context, id object.PartitionID, cmd *namespace.Command) (*namespace.Result, error) {
-	if _, err := n.partition(id); err != nil {
+	p, err := n.partition(id)
+	if err != nil {
 		return nil, err
 	}
-	if n.full.Load() && cmd.Grows() {
-		return nil, n.errFull() // whoever leads: what grows here grows there
+	if n.full.Load() && p.here.Load() != nil && cmd.Grows() {
+		return nil, n.errFull(n.cfg.NodeID) // whoever leads: what grows there grows here
 	}
 	if f := n.step.Load(); f != nil {
 		if err := (*f)(); err != nil {
 			return nil, err
 		}
 	}
-	cmd.Now = time.Now().UnixNano()
+	cmd.Now = n.now().UnixNano()
 	data, err := cmd.Encode()
 	if err != nil {
 		return nil, err
@@ -61,23 +62,6 @@ func (n *Node) propose(ctx context.Context, id object.PartitionID, cmd *namespac
 		n.leftovers.add(id, cmd.Unstage.Content)
 	}
 	return r, err
-}
-
-func (n *Node) errFull() error {
-	return object.Errorf(object.KindNoSpace, "the disk of %s is nearly full (less than %d MiB are free): free some space there", n.cfg.MetadataPath, n.cfg.MetadataReserve>>20)
-}
-
-// admit judges an entry at the leader, whoever proposes it: a full disk takes
-// nothing that grows.
-func (n *Node) admit(_ context.Context, _ object.PartitionID, entry []byte) error {
-	if !n.full.Load() {
-		return nil
-	}
-	cmd, err := namespace.DecodeCommand(entry)
-	if err == nil && cmd.Grows() {
-		return n.errFull()
-	}
-	return nil
 }
 
 // do applies a command, waits out or settles what is in its way, and drives

@@ -224,6 +224,18 @@ func Recover(ctx context.Context, cfg Config, plan *recovery.Plan) (err error) {
 	return s.settle(plan, to)
 }
 
+// Recovering is the plan that was begun on a stopped node and has not come to its end; nil: none was.
+func Recovering(cfg Config) (*recovery.Plan, error) {
+	if cfg.FS == nil {
+		cfg.FS = vfs.OS()
+	}
+	b, err := readStart(cfg.FS, opLayoutRead, filepath.Join(cfg.MetadataPath, recoveryName), maxPlan)
+	if err != nil || b == nil {
+		return nil, err
+	}
+	return recovery.DecodePlan(b)
+}
+
 // maxPlan bounds the plan that a store keeps, in bytes.
 const maxPlan = 64 << 20
 

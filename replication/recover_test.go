@@ -3,16 +3,23 @@ package replication
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/skshohagmiah/bucketdb/integration/need"
 	"github.com/skshohagmiah/bucketdb/replication/control"
 	"github.com/skshohagmiah/bucketdb/replication/recovery"
 	"github.com/skshohagmiah/bucketdb/storage/object"
+	"github.com/skshohagmiah/bucketdb/storage/vfs"
 )
 
 // bodyOf is what an object of these tests has; every tenth is in chunks.
@@ -108,7 +115,7 @@ func closeAll(t testing.TB, nodes ...*Node) {
 // TestRecoverOneOfThree: two of three nodes are lost for good. What the third has is
 // there, new nodes join and replicate it, and the lost ones are told why they are refused.
 func TestRecoverOneOfThree(t *testing.T) {
-	nodes := threeNodes(t)
+	nodes := severalNodes(t, 3)
 	if _, err := nodes[0].CreateBucket(t.Context(), "box", "me"); err != nil {
 		t.Fatal(err)
 	}
@@ -238,4 +245,220 @@ func TestRecoverRefused(t *testing.T) {
 	}
 	n = openNode(t, cfg) // nothing was changed
 	closeAll(t, n)
+}
+
+// severalNodes is a cluster of so many.
+func severalNodes(t testing.TB, count int) (nodes []*Node) {
+	t.Helper()
+	for i := range count {
+		cfg := testConfig(t)
+		cfg.NodeID, cfg.API, cfg.Peer, cfg.LeasePeriod = fmt.Sprintf("n%d", i+1), "127.0.0.1:1", freeAddress(t), 30*time.Second
+		if i > 0 {
+			cfg.Join = []string{nodes[0].cfg.Peer}
+		}
+		nodes = append(nodes, reopened(t, cfg))
+	}
+	return nodes
+}
+
+// TestRecoverSeveral: three of five nodes are lost, all those among them that had a replica
+// of one partition. The two that are left go on together: what one of them lacks it gets from the
+// other, the lost partition begins empty, and what is in the others is there.
+func TestRecoverSeveral(t *testing.T) {
+	nodes := severalNodes(t, 5)
+	n1 := nodes[0]
+	if _, err := n1.CreateBucket(t.Context(), "box", "me"); err != nil {
+		t.Fatal(err)
+	}
+	inForce(t, n1, 5, 3)
+	st, err := n1.Control(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lost []control.NodeID
+	var whole object.PartitionID // whose replicas are all lost; n1 holds the chunks
+	for i := len(st.Partitions) - 1; i > 0 && lost == nil; i-- {
+		for _, r := range st.Partitions[i].Replicas {
+			lost = append(lost, r.ID.Node)
+		}
+		if whole = object.PartitionID(i); slices.Contains(lost, "n1") {
+			lost = nil
+		}
+	}
+	if lost == nil {
+		t.Skip("n1 has a replica of every partition")
+	}
+	// A directory for each partition, and a file in it.
+	where := map[string]object.PartitionID{}
+	for i := range 60 {
+		key := fmt.Sprintf("d%d/f", i)
+		if _, err := n1.Put(t.Context(), "box", key, strings.NewReader(key), PutOptions{Size: int64(len(key))}); err != nil {
+			t.Fatal(err)
+		}
+		r, err := n1.OpenObject(t.Context(), "box", key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		where[key] = r.Inode().ID.Partition()
+		r.Close()
+	}
+	root := bucketPartition(t, n1)
+	closeAll(t, nodes...)
+
+	var reports []*recovery.Report
+	var left []Config
+	for _, n := range nodes {
+		if !slices.Contains(lost, control.NodeID(n.cfg.NodeID)) {
+			reports, left = append(reports, reportOf(t, n.cfg)), append(left, n.cfg)
+		}
+	}
+	p := planOf(t, lost, reports...)
+	if x := p.Partitions[whole]; !x.Founded || x.Complete() || !p.Needed() {
+		t.Errorf("partition %d of %v without %v: %+v", whole, st.Partitions[whole], lost, x)
+	}
+	if err := Recover(t.Context(), left[0], p); err != nil {
+		t.Fatal(err)
+	}
+	if err := Recover(t.Context(), left[1], p); err != nil {
+		t.Fatal(err)
+	}
+	a, b := reopenedPair(t, left[0], left[1])
+	if _, err := a.CreateBucket(t.Context(), "other", "me"); err != nil {
+		t.Errorf("a bucket anew: %v", err)
+	}
+	for key, at := range where {
+		for _, n := range []*Node{a, b} {
+			r, err := n.OpenObject(t.Context(), "box", key)
+			switch {
+			case at == whole || root == whole:
+				if err == nil {
+					r.Close()
+					t.Errorf("%s of the lost partition is there", key)
+				}
+			case err != nil:
+				t.Errorf("%s in partition %d at %s: %v", key, at, n.cfg.NodeID, err)
+			default:
+				r.Close()
+			}
+		}
+	}
+	inForce(t, a, 2, 2)
+}
+
+// inForce waits until the control group has so many voters, and every other partition.
+func inForce(t testing.TB, n *Node, voters, replicas int) {
+	t.Helper()
+	waitFor(t, fmt.Sprintf("%d replicas of every partition", replicas), func() bool {
+		s, err := n.Control(t.Context())
+		return err == nil && !slices.ContainsFunc(s.Partitions, func(p control.Partition) bool {
+			want := replicas
+			if p.ID == object.Control {
+				want = voters
+			}
+			return len(p.Replicas) != want || slices.ContainsFunc(p.Replicas, func(r control.Replica) bool { return r.State != control.InForce })
+		})
+	})
+}
+
+// bucketPartition is where the bucket's root directory is.
+func bucketPartition(t testing.TB, n *Node) object.PartitionID {
+	t.Helper()
+	b, err := n.Bucket(t.Context(), "box")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.Root.Partition()
+}
+
+// reopenedPair starts two nodes that need each other.
+func reopenedPair(t testing.TB, x, y Config) (a, b *Node) {
+	t.Helper()
+	var g errgroup.Group
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	g.Go(func() (err error) { a, err = Open(ctx, x); return err })
+	g.Go(func() (err error) { b, err = Open(ctx, y); return err })
+	err := g.Wait()
+	t.Cleanup(func() {
+		for _, n := range []*Node{a, b} {
+			if n != nil {
+				_ = n.Close()
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a, b
+}
+
+// TestRecoverStoppedAnywhere: a recovery that fails at any kind of call is finished by the
+// next one, and the node does not start between the two.
+func TestRecoverStoppedAnywhere(t *testing.T) {
+	origin := testConfig(t)
+	origin.Partitions = 2
+	n := openNode(t, origin)
+	if _, err := n.CreateBucket(t.Context(), "box", "me"); err != nil {
+		t.Fatal(err)
+	}
+	putSome(t, n, "k", 12)
+	closeAll(t, n)
+	p := planOf(t, nil, reportOf(t, origin))
+	fresh := func() Config {
+		cfg := testConfig(t)
+		cfg.Partitions = origin.Partitions
+		for from, to := range map[string]string{origin.MetadataPath: cfg.MetadataPath, origin.StoragePaths[0]: cfg.StoragePaths[0]} {
+			if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return cfg
+	}
+	cfg := fresh()
+	count := vfs.NewFaulty(vfs.OS())
+	cfg.FS = count
+	if err := Recover(t.Context(), cfg, p); err != nil {
+		t.Fatal(err)
+	}
+	refused := 0
+	calls := count.Ops()
+	for i, op := range slices.Sorted(maps.Keys(calls)) {
+		if i%need.Size(2, 1) != 0 && !strings.HasPrefix(string(op), "recovery.") {
+			continue
+		}
+		times, skips := calls[op], []int{0}
+		if need.Full() {
+			skips = slices.Compact([]int{0, times / 2, times - 1})
+		}
+		for _, skip := range skips {
+			cfg := fresh()
+			f := vfs.NewFaulty(vfs.OS())
+			f.Set(op, vfs.Rule{Skip: skip, Times: 1, Err: errors.New("stopped here"), After: (times+skip)%2 == 1})
+			cfg.FS = f
+			stop := Recover(t.Context(), cfg, p)
+			cfg.FS = nil
+			if _, begun := os.Stat(filepath.Join(cfg.MetadataPath, recoveryName)); begun == nil {
+				if n, err := Open(t.Context(), cfg); !object.IsKind(err, object.KindBusy) || !strings.Contains(err.Error(), "--force") {
+					t.Errorf("%s: a node starts in the middle: %v", op, err)
+					if n != nil {
+						_ = n.Close()
+					}
+				}
+				refused++
+			}
+			if err := Recover(t.Context(), cfg, p); err != nil {
+				t.Fatalf("%s, call %d, after %v: %v", op, skip, stop, err)
+			}
+			n := openNode(t, cfg)
+			getSome(t, n, "k", 12)
+			putSome(t, n, "more", 2)
+			if s, err := n.Control(t.Context()); err != nil || fmt.Sprintf("%x", s.Cluster) != p.To {
+				t.Errorf("%s: cluster %x, %v", op, s.Cluster, err)
+			}
+			closeAll(t, n)
+		}
+	}
+	if refused < 3 {
+		t.Errorf("only %d stops were in the middle", refused)
+	}
 }

@@ -24,6 +24,8 @@ type partition struct {
 	// garbage is an index below which there is none: where the reclaimer begins.
 	garbage uint64
 	here    atomic.Pointer[replica]
+	// strayed: there may be strays, rewriting: there may be walks.
+	strayed, rewriting atomic.Bool
 	// opening holds a token while the replica's stores are being opened or dropped. An
 	// opening that was given up goes on until the disk answers.
 	opening chan struct{}
@@ -41,6 +43,12 @@ func (p *partition) touch() {
 	case p.dirty <- struct{}{}:
 	default:
 	}
+}
+
+// stray says that there may be something to rewrite.
+func (p *partition) stray() {
+	p.strayed.Store(true)
+	p.rewriting.Store(true)
 }
 
 // led is the replica here while it leads, as far as it knows: what a leader does on
@@ -150,7 +158,9 @@ func (n *Node) newMachine(p *partition) *access.Machine {
 			if garbage {
 				p.touch()
 			}
-		}}
+		},
+		OnStray: p.stray}
+	p.stray() // what was there before
 	if p.id == object.Control {
 		o.OnControl = n.mapChanged
 	}
@@ -171,6 +181,7 @@ func (n *Node) led(p *partition, leads bool, term uint64) {
 func (n *Node) restored(p *partition, applied uint64) {
 	n.hub.gap(p.id, applied)
 	p.touch()
+	p.stray()
 	if p.id == object.Control {
 		n.mapChanged()
 	}

@@ -40,25 +40,32 @@ const (
 func (n *Node) walker() {
 	n.every(rewriteEvery, func() {
 		for _, p := range n.parts {
-			r := p.led()
-			if r == nil {
-				continue
-			}
-			v, err := r.machine.Local()
-			if err != nil {
-				continue // it is being filled anew
-			}
-			list, err := v.Rewrites()
-			v.Close()
-			n.logged("rewriting", err)
-			for i := range list {
-				err := n.walk(p, &list[i])
-				if !object.IsKind(err, object.KindPrecondition) { // the setting was changed once more
-					n.logged("rewriting", err)
+			if r := p.led(); r != nil && p.rewriting.Swap(false) {
+				left, err := n.walkAll(p, r)
+				n.logged("rewriting", err)
+				if left || err != nil {
+					p.rewriting.Store(true)
 				}
 			}
 		}
 	})
+}
+
+// walkAll takes the walks of a partition on; left: there are some still.
+func (n *Node) walkAll(p *partition, r *replica) (left bool, err error) {
+	v, err := r.machine.Local()
+	if err != nil {
+		return true, err
+	}
+	list, err := v.Rewrites()
+	v.Close()
+	var errs []error
+	for i := range list {
+		if err := n.walk(p, &list[i]); !object.IsKind(err, object.KindPrecondition) { // the setting was changed once more
+			errs = append(errs, err)
+		}
+	}
+	return len(list) > 0, errors.Join(append(errs, err)...)
 }
 
 // walk takes a walk on, until it waits for the strays, or this node leads no more.
@@ -162,26 +169,31 @@ func (n *Node) rewriter() {
 			}
 		}
 		for _, p := range n.parts {
-			if r := p.led(); r != nil {
-				n.logged("rewriting", n.rewriteStrays(p, r, later))
+			if r := p.led(); r != nil && p.strayed.Swap(false) {
+				left, err := n.rewriteStrays(p, r, later)
+				n.logged("rewriting", err)
+				if left || err != nil {
+					p.strayed.Store(true)
+				}
 			}
 		}
 	})
 }
 
 // rewriteStrays goes over a partition's strays once; those that fail are left alone
-// until later says.
-func (n *Node) rewriteStrays(p *partition, r *replica, later map[object.InodeID]time.Time) error {
+// until later says. left: there were some.
+func (n *Node) rewriteStrays(p *partition, r *replica, later map[object.InodeID]time.Time) (left bool, err error) {
 	for behind := object.InodeID(0); p.led() == r && n.ctx.Err() == nil; {
 		v, err := r.machine.Local()
 		if err != nil {
-			return err
+			return true, err
 		}
 		list, err := v.Strays(behind, strayBatch)
 		v.Close()
 		if err != nil || len(list) == 0 {
-			return err
+			return left, err
 		}
+		left = true
 		for _, s := range list {
 			if behind = s.Inode; !later[s.Inode].IsZero() {
 				continue
@@ -195,7 +207,7 @@ func (n *Node) rewriteStrays(p *partition, r *replica, later map[object.InodeID]
 			}
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // rewriteStray puts what a file has in chunks of other schemes than its own into

@@ -271,7 +271,7 @@ func twoNodes(t testing.TB, change func(i int, cfg *Config)) (nodes []*Node) {
 	defer cancel()
 	for i := range 2 {
 		cfg := testConfig(t)
-		cfg.NodeID, cfg.API, cfg.Peer = fmt.Sprintf("n%d", i+1), "127.0.0.1:1", freeAddress(t)
+		cfg.NodeID, cfg.API, cfg.Peer, cfg.LeasePeriod = fmt.Sprintf("n%d", i+1), "127.0.0.1:1", freeAddress(t), 30*time.Second
 		if i > 0 {
 			cfg.Join = []string{nodes[0].cfg.Peer}
 		}

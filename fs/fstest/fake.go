@@ -32,6 +32,7 @@ type Fake struct {
 	grown   chan struct{} // closed and replaced with each event
 	broken  chan struct{} // closed and replaced by BreakEvents
 	tokens  int           // of Keep, without Done
+	node    string        // that answers
 
 	// Before, when set, runs before each call, without the lock; its error is
 	// the call's. Set it by SetBefore.

@@ -393,6 +393,23 @@ func (f *Fake) Hold(ctx context.Context, inos []object.InodeID) error {
 	return nil
 }
 
+// Endpoint is Backend's.
+func (f *Fake) Endpoint() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.node
+}
+
+// SetEndpoint makes another node answer, which knows of no hold.
+func (f *Fake) SetEndpoint(node string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.node != node {
+		clear(f.holds)
+	}
+	f.node = node
+}
+
 // Release is Backend's.
 func (f *Fake) Release(ctx context.Context, inos []object.InodeID) error {
 	unlock, err := f.begin(ctx, "release")

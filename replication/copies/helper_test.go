@@ -58,6 +58,8 @@ type cluster struct {
 	stall  time.Duration
 	late   int64
 
+	waiting atomic.Int32 // nodes that wait for a newer map
+
 	mu     sync.Mutex // guards missed
 	missed []string
 }
@@ -180,6 +182,8 @@ func (n *node) locate(id object.ChunkID, s Scheme) (placement.Site, error) {
 }
 
 func (n *node) newer(ctx context.Context, epoch uint64) error {
+	n.c.waiting.Add(1)
+	defer n.c.waiting.Add(-1)
 	for {
 		n.mu.Lock()
 		know := uint64(0)

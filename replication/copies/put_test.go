@@ -259,6 +259,33 @@ func TestNewMap(t *testing.T) {
 	wantKind(t, err, object.KindUnavailable) // those that have it are dead
 }
 
+// TestFirstOfItsWidth: the coordinator has the layout of a new width a moment before
+// the holders; they wait for it.
+func TestFirstOfItsWidth(t *testing.T) {
+	c := start(t, 6, 3)
+	coded, data := Scheme{4, 2}, someData(200_000)
+	l, err := placement.NewLayout(c.members(), coded.Width(), 8, 2)
+	must(t, err)
+	c.adopt(l, c.nodes[0])
+	done := make(chan Chunk)
+	go func() {
+		ch, _, err := putIn(t.Context(), c.nodes[0], someID(), coded, data)
+		if err != nil {
+			t.Error(err)
+		}
+		done <- ch
+	}()
+	eventually(t, "the others are asked", func() bool { return c.waiting.Load() > 0 })
+	c.adopt(l, c.nodes[1:]...)
+	ch := <-done
+	b := make([]byte, ch.Length)
+	_, err = c.nodes[1].store.ReadAt(t.Context(), ch, 0, b)
+	must(t, err)
+	if !bytes.Equal(b, data) {
+		t.Fatal("not what was put")
+	}
+}
+
 // TestAdoptedWhileWritten: an epoch that is adopted before the chunk is durable
 // counts, for who adopted it lists its chunks after that.
 func TestAdoptedWhileWritten(t *testing.T) {

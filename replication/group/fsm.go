@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 )
@@ -28,6 +29,9 @@ type fsm struct {
 	seen    uint64     // highest index that came by; raft's no-ops and barriers never do
 	configs []inForce  // committed configurations up to seen, by index; those before the snapshot's are dropped
 	checked uint64     // seen when the log was last looked at
+
+	// lone: the newest committed list has one voter, this replica. See Group.alone.
+	lone atomic.Bool
 }
 
 // inForce is a configuration and the index of its entry.
@@ -45,6 +49,7 @@ func newFSM(g *Group, snap snapshotRecord) *fsm {
 	f := &fsm{g: g, seen: snap.index, checked: snap.index}
 	if snap.index != 0 {
 		f.configs = []inForce{snap.conf}
+		f.lone.Store(onlyVoter(snap.conf.config.Servers, g.cfg.Node))
 	}
 	return f
 }
@@ -135,6 +140,7 @@ func (f *fsm) StoreConfiguration(index uint64, c raft.Configuration) {
 	f.mu.Lock()
 	if n := len(f.configs); n == 0 || f.configs[n-1].index < index {
 		f.configs = append(f.configs, inForce{index, c})
+		f.lone.Store(onlyVoter(c.Servers, f.g.cfg.Node))
 	}
 	f.seen = max(f.seen, index)
 	f.mu.Unlock()

@@ -239,16 +239,27 @@ func (g *Group) open() error {
 
 // sole reports whether this node is the only voter, counting configurations
 // that are not committed yet.
-func (g *Group) sole() bool {
+func (g *Group) sole() bool { return onlyVoter(g.servers(), g.cfg.Node) }
+
+func onlyVoter(servers []raft.Server, node string) bool {
 	voters, self := 0, false
-	for _, s := range g.servers() {
+	for _, s := range servers {
 		if s.Suffrage == raft.Voter {
 			voters++
-			self = self || s.ID == raft.ServerID(g.cfg.Node)
+			self = self || s.ID == raft.ServerID(node)
 		}
 	}
 	return voters == 1 && self
 }
+
+// alone reports whether no other replica can have been elected while this one leads: it is
+// the only voter of the newest committed list that came by. It is sole without asking raft.
+//
+// The list in force may be the next one already, or the one after that? A next one adds a
+// voter, and its majority of two needs this replica's vote, which ends its leadership first. The one after
+// that begins only when the next one has come by here: who leads lets changes of members
+// begin one after the other (turn), each settled behind its StoreConfiguration.
+func (g *Group) alone() bool { return g.now().fsm.lone.Load() }
 
 // servers is the newest configuration, which may not be committed yet.
 func (g *Group) servers() []raft.Server {

@@ -23,7 +23,9 @@ type Peers interface {
 }
 
 // Prober is a transport that gathers heartbeats for a while before it sends them.
-// Probe is an AppendEntries that leaves at once: a read waits for its answer.
+// Probe is an AppendEntries that leaves at once: a read waits for its answer. Its
+// LeaderCommitIndex, beside a PrevLogEntry of 0, says what is committed: the transport adds an
+// entry that the follower has and bounds it by that, or clears it.
 type Prober interface {
 	Probe(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error
 }
@@ -94,11 +96,15 @@ func (l *link) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *raft
 	return l.appendEntries(id, to, args, resp, l.Peers.AppendEntries)
 }
 
-// probe is AppendEntries for a read.
+// probe is AppendEntries for a read. A Prober also tells the follower what is committed:
+// a reader there waits for that, and would learn it with the next entry only.
 func (l *link) probe(id raft.ServerID, to raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	send := l.Peers.AppendEntries
 	if p, ok := l.Peers.(Prober); ok {
 		send = p.Probe
+		if i := l.g.now(); i.link == l {
+			args.LeaderCommitIndex = i.CommitIndex()
+		}
 	}
 	return l.appendEntries(id, to, args, resp, send)
 }

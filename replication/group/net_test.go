@@ -117,7 +117,8 @@ type wire struct {
 	mu        sync.Mutex
 	fast      func(raft.RPC) // a heartbeat handler, which must never come
 	probes    int
-	handed    int // leaderships
+	told      uint64 // the highest commit index of a probe
+	handed    int    // leaderships
 	snapshots int
 }
 
@@ -188,8 +189,11 @@ func (w *wire) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *raft
 func (w *wire) Probe(id raft.ServerID, to raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	w.mu.Lock()
 	w.probes++
+	w.told = max(w.told, args.LeaderCommitIndex)
 	w.mu.Unlock()
-	return w.AppendEntries(id, to, args, resp)
+	plain := *args
+	plain.LeaderCommitIndex = 0 // it names no entry to compare, as the real one does
+	return w.AppendEntries(id, to, &plain, resp)
 }
 
 func (w *wire) RequestVote(id raft.ServerID, to raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {

@@ -59,7 +59,7 @@ func (g *Group) Read(ctx context.Context) error {
 		}
 	}
 	// In this order: who leads alone now led alone when it was last asked.
-	if g.sole() && g.isReady() {
+	if g.alone() && g.isReady() {
 		return nil
 	}
 	return g.confirm(ctx)

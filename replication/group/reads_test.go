@@ -18,3 +18,39 @@ func TestReadersAskTheVotersOfToday(t *testing.T) {
 		t.Error("readers may still join")
 	}
 }
+
+// TestAloneFollowsTheCommittedLists: reads need nobody's word exactly while the committed list
+// has no other voter.
+func TestAloneFollowsTheCommittedLists(t *testing.T) {
+	server := func(id raft.ServerID, s raft.ServerSuffrage) raft.Server { return raft.Server{ID: id, Suffrage: s} }
+	me, other := server("a", raft.Voter), server("b", raft.Voter)
+	g := &Group{cfg: Config{Node: "a"}}
+	first := snapshotRecord{index: 7, conf: inForce{index: 3, config: raft.Configuration{Servers: []raft.Server{me}}}}
+	if f := newFSM(g, first); !f.lone.Load() {
+		t.Error("the list of the snapshot is not looked at")
+	}
+	f := newFSM(g, snapshotRecord{})
+	for i, c := range []struct {
+		list  []raft.Server
+		alone bool
+	}{
+		{nil, false},
+		{[]raft.Server{me}, true},
+		{[]raft.Server{me, server("b", raft.Nonvoter)}, true},
+		{[]raft.Server{me, other}, false},
+		{[]raft.Server{other}, false},
+		{[]raft.Server{other, server("a", raft.Nonvoter)}, false},
+		{[]raft.Server{me}, true},
+	} {
+		if i > 0 {
+			f.StoreConfiguration(uint64(10+i), raft.Configuration{Servers: c.list})
+		}
+		if f.lone.Load() != c.alone {
+			t.Errorf("list %d, %v: alone is %t", i, c.list, f.lone.Load())
+		}
+	}
+	f.StoreConfiguration(11, raft.Configuration{Servers: []raft.Server{other}}) // an old one comes by again after a start
+	if !f.lone.Load() {
+		t.Error("an old list counts")
+	}
+}

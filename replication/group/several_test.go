@@ -261,3 +261,20 @@ func TestCommitsOnlyWhatWasCompared(t *testing.T) {
 		t.Errorf("applied %v", all)
 	}
 }
+
+// TestProbesTellWhatIsCommitted: a reader at a follower waits for what the leader has
+// applied, and would learn that it is committed half a second later.
+func TestProbesTellWhatIsCommitted(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	lead := c.all[0]
+	c.put(lead, "k")
+	index, err := lead.ReadIndex(t.Context())
+	must(t, err)
+	poll(t, "a probe with the commit index", func() bool {
+		must(t, lead.Read(t.Context()))
+		lead.wire.mu.Lock()
+		defer lead.wire.mu.Unlock()
+		return lead.wire.told >= index
+	})
+}

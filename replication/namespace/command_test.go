@@ -34,6 +34,7 @@ func TestCommandsSurviveTheLog(t *testing.T) {
 
 func FuzzDecodeCommand(f *testing.F) {
 	for _, c := range []*Command{{Put: &Put{Name: "x"}}, {Decide: &Decide{Lower: &Lower{Inode: 3}}}, {Unlink: &Unlink{Cascade: &Cascade{Name: "a", Up: &Cascade{}}}},
+		{SetScheme: &SetScheme{Inodes: []object.InodeID{3}, Scheme: 1 << 8}}, {StepRewrite: &StepRewrite{Dir: 3, Progress: Progress{After: "k"}}},
 		{Stage: &Stage{Body: Body{Extents: []object.Extent{{Length: 9, Scheme: 4<<8 | 2}}}}},
 		{Prepare: &Prepare{Halves: []Half{{Refs: &Refs{Chunks: []ChunkRef{{Length: 9, SHA256: make([]byte, 32), Scheme: 1 << 8}}}}}}}} {
 		b, err := c.Encode()

@@ -35,6 +35,8 @@ type Options struct {
 	// OnControl, in partition 0, hears that the control state may have changed.
 	// Called from Apply; must not block.
 	OnControl func()
+	// OnStray hears that there may be strays, or a Rewrite. Called from Apply; must not block.
+	OnStray func()
 	// MaxKeys and MaxBytes bound one batch of the store.
 	MaxKeys, MaxBytes int
 	Logger            *slog.Logger
@@ -110,6 +112,9 @@ func (m *Machine) batch(entries []group.Entry, results []any) (int, error) {
 	if s.controlled && m.o.OnControl != nil {
 		m.o.OnControl()
 	}
+	if s.strayed && m.o.OnStray != nil {
+		m.o.OnStray()
+	}
 	return n, nil
 }
 
@@ -149,6 +154,7 @@ type state struct {
 	touched touched
 	// controlled: the control state may have changed.
 	controlled bool
+	strayed    bool // a stray or a Rewrite was filed
 }
 
 func (s *state) apply(e group.Entry) *Result {

@@ -66,7 +66,10 @@ type strayRec struct {
 }
 
 // stray files a file as one with chunks of another scheme than its own.
-func (s *state) stray(id object.InodeID) { s.store(strayKey(id), &strayRec{Marked: s.index}) }
+func (s *state) stray(id object.InodeID) {
+	s.store(strayKey(id), &strayRec{Marked: s.index})
+	s.strayed = true
+}
 
 // Shares notes the scheme of an extent that a body shares with another content, in
 // Made and Mixed. The body begins without either.
@@ -139,6 +142,7 @@ func (s *state) rewrite(c *Rewrite) *Result {
 	d.I.Scheme = c.Scheme
 	s.storeInode(d)
 	s.store(rewriteKey(c.Dir), &Rewrite{Dir: c.Dir, Scheme: c.Scheme, Begun: s.index, Started: s.now, Progress: Progress{Pass: 1}})
+	s.strayed = true
 	return &Result{Inode: &d.I}
 }
 

@@ -70,6 +70,12 @@ type Partition struct {
 // are left are a majority.
 func (p *Partition) Complete() bool { return !p.Founded && p.VotersLeft > p.Voters/2 }
 
+// Needed reports whether some partition has lost its majority. If none has, the nodes that are left
+// elect by themselves.
+func (p *Plan) Needed() bool {
+	return slices.ContainsFunc(p.Partitions, func(x Partition) bool { return !x.Complete() })
+}
+
 // New makes the plan of recovery. reports are those of all nodes that are left; lost
 // names all others. KindInvalid says what is missing or contradicts itself.
 func New(reports []*Report, lost []control.NodeID, now time.Time) (*Plan, error) {
@@ -166,8 +172,8 @@ func (m *maker) checkNodes() error {
 		return object.Errorf(object.KindInvalid, "the cluster has more nodes, %s: stop each and give its report, or name it in --lost if it will never come back", strings.Join(missing, ", "))
 	}
 	for _, id := range m.lost {
-		if n := m.node(id); n == nil {
-			return object.Errorf(object.KindInvalid, "the cluster has no node %q that could be lost", id)
+		if n := m.node(id); n == nil || n.Removed {
+			return object.Errorf(object.KindInvalid, "the cluster has no node %q that could be lost (any more): leave it out", id)
 		}
 	}
 	for _, r := range m.reports {

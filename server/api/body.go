@@ -211,6 +211,13 @@ func (g *guard) busy() bool {
 	return g.reading
 }
 
+// progress is how many bytes the reader gave, and whether it is being read.
+func (g *guard) progress() (given int64, reading bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.total, g.reading
+}
+
 // settle waits until no Read is under way, or stop is closed (false).
 func (g *guard) settle(stop <-chan struct{}) bool {
 	g.mu.Lock()

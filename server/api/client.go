@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/skshohagmiah/bucketdb/storage/object"
@@ -42,14 +41,16 @@ type ClientOptions struct {
 	// UserAgent is sent with each request.
 	UserAgent string
 
-	Retries        int           // attempts after the first; 0: DefaultRetries, negative: none
+	Retries        int           // attempts after the first; 0: DefaultRetries for each node, negative: none
 	RetryFor       time.Duration // no attempt starts later than this after the first
 	ConnectTimeout time.Duration
 	// AnswerTimeout is from the sent request to the first byte of the answer; 0:
 	// DefaultAnswerTimeout, and with several nodes a part of RetryFor that lets
 	// each be asked, 5 s at most.
 	AnswerTimeout time.Duration
-	IdleTimeout   time.Duration // without a byte of the answer's body
+	// IdleTimeout is without a byte of the answer's body, or of the request's that
+	// the node takes; for the latter, with several nodes, twice the AnswerTimeout if that is less.
+	IdleTimeout time.Duration
 }
 
 func (o ClientOptions) complete(nodes int) (ClientOptions, error) {
@@ -74,7 +75,7 @@ func (o ClientOptions) complete(nodes int) (ClientOptions, error) {
 	orElse(&o.AnswerTimeout, DefaultAnswerTimeout)
 	orElse(&o.IdleTimeout, DefaultIdleTimeout)
 	if o.Retries == 0 {
-		o.Retries = DefaultRetries
+		o.Retries = DefaultRetries * nodes
 	}
 	if o.UserAgent == "" {
 		o.UserAgent = "bucketdb"
@@ -106,8 +107,9 @@ func newTransport(o ClientOptions) *http.Transport {
 	}
 }
 
-// Client speaks to a cluster through any of its nodes: when one does not
-// answer it goes on with the next. It is safe for concurrent use.
+// Client speaks to a cluster through any of its nodes: it stays with one while that
+// answers, and goes on with the next when it does not. A node that did not answer is
+// left alone for a while, a second at first. It is safe for concurrent use.
 //
 // Every mutation carries a token, and only an attempt that may not have
 // happened, or whose token makes a second one harmless, is repeated: connection
@@ -117,8 +119,7 @@ func newTransport(o ClientOptions) *http.Transport {
 // *Problem where the server sent one.
 type Client struct {
 	opts    ClientOptions
-	nodes   []*url.URL
-	current atomic.Uint32 // the node that answered last, or the one behind it if it stopped to
+	nodes   *endpoints
 	session *session
 }
 
@@ -132,15 +133,13 @@ func NewClient(endpoints []string, opts ClientOptions) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{opts: opts, session: newSession(opts.Session)}
-	for _, e := range endpoints {
-		u, err := parseEndpoint(e)
-		if err != nil {
+	urls := make([]*url.URL, len(endpoints))
+	for i, e := range endpoints {
+		if urls[i], err = parseEndpoint(e); err != nil {
 			return nil, err
 		}
-		c.nodes = append(c.nodes, u)
 	}
-	return c, nil
+	return &Client{opts: opts, nodes: newEndpoints(urls), session: newSession(opts.Session)}, nil
 }
 
 func parseEndpoint(s string) (*url.URL, error) {
@@ -178,6 +177,8 @@ type call struct {
 	// consume reads the answer as a part of the attempt, so that one that breaks
 	// off is asked again; nil: the body is the caller's.
 	consume func(*http.Response) error
+
+	node int // that answered, once do has returned
 }
 
 func (k *call) set(name, value string) {

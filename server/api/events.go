@@ -9,6 +9,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/skshohagmiah/bucketdb/storage/object"
@@ -55,6 +56,9 @@ func ParseSince(s string) (map[object.PartitionID]uint64, error) {
 
 // EventStream is a stream of changes from one node.
 type EventStream struct {
+	nodes *endpoints
+	node  int         // that it comes from
+	ended atomic.Bool // by Close
 	body  io.Closer
 	lines *bufio.Reader
 	stop  context.CancelFunc
@@ -75,7 +79,7 @@ func (c *Client) Events(ctx context.Context, since map[object.PartitionID]uint64
 		stop()
 		return nil, err
 	}
-	s := &EventStream{body: resp.Body, lines: bufio.NewReaderSize(resp.Body, 64<<10), stop: stop}
+	s := &EventStream{nodes: c.nodes, node: k.node, body: resp.Body, lines: bufio.NewReaderSize(resp.Body, 64<<10), stop: stop}
 	s.timer = time.AfterFunc(streamSilence, stop)
 	if _, err := s.Next(); err != nil {
 		s.Close()
@@ -91,6 +95,9 @@ func (s *EventStream) Next() (Event, error) {
 	s.timer.Reset(streamSilence)
 	line, err := s.lines.ReadBytes('\n')
 	if err != nil {
+		if !s.ended.Load() {
+			s.nodes.failed(s.node) // the next stream, and other calls, begin elsewhere
+		}
 		return Event{}, object.WithOp(brokeOff(err), "events", "", "")
 	}
 	var e Event
@@ -102,6 +109,7 @@ func (s *EventStream) Next() (Event, error) {
 
 // Close ends the stream; it may be called while Next waits.
 func (s *EventStream) Close() error {
+	s.ended.Store(true)
 	s.timer.Stop()
 	s.stop()
 	return s.body.Close()

@@ -90,7 +90,7 @@ func TestDeadlineOfTheCallerLeavesTheHungNode(t *testing.T) {
 	if _, err := c.Cluster(ctx); !object.IsKind(err, object.KindCanceled) {
 		t.Errorf("canceled: %v", err)
 	}
-	if c.current.Load() != 0 {
+	if c.nodes.first() != 0 {
 		t.Error("the caller's cancel moved the client to another node")
 	}
 	ctx, cancel = context.WithTimeout(context.Background(), 30*time.Millisecond)

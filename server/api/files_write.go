@@ -105,8 +105,8 @@ func (c *Client) StatFS(ctx context.Context) (u Usage, err error) {
 // Health asks one endpoint, by its place in NewClient's list, whether it is
 // ready to serve; it asks once.
 func (c *Client) Health(ctx context.Context, endpoint int) error {
-	if endpoint < 0 || endpoint >= len(c.nodes) {
-		return object.Errorf(object.KindInvalid, "there is no endpoint %d; the client has %d", endpoint, len(c.nodes))
+	if endpoint < 0 || endpoint >= len(c.nodes.urls) {
+		return object.Errorf(object.KindInvalid, "there is no endpoint %d; the client has %d", endpoint, len(c.nodes.urls))
 	}
 	k := &call{op: "health", method: "GET", path: "/readyz"}
 	k.consume = func(resp *http.Response) error {

@@ -30,6 +30,7 @@ type Reader struct {
 	next int64 // offset of the next byte in the object
 	end  int64
 	errs int // bodies that broke off one after another
+	node int // that the body comes from
 }
 
 // Get opens an object for reading. The caller closes the reader.
@@ -54,7 +55,7 @@ func (c *Client) Get(ctx context.Context, bucket, key string, o GetOptions) (*Re
 		resp.Body.Close()
 		return nil, k.fail(err)
 	}
-	r := &Reader{Object: obj, Length: resp.ContentLength, c: c, ctx: ctx, body: resp.Body, end: resp.ContentLength}
+	r := &Reader{Object: obj, Length: resp.ContentLength, c: c, ctx: ctx, body: resp.Body, end: resp.ContentLength, node: k.node}
 	if o.Range != nil {
 		if off, n, ok := o.Range.Resolve(obj.Size); ok {
 			r.next, r.end = off, off+n
@@ -127,17 +128,17 @@ func (r *Reader) resume(cause error) error {
 	if r.ETag == "" || r.errs > r.c.opts.Retries {
 		return failed
 	}
-	if err := sleep(r.ctx, backoff(r.errs-1, len(r.c.nodes))); err != nil {
+	if err := sleep(r.ctx, backoff(r.errs-1, len(r.c.nodes.urls))); err != nil {
 		return failed
 	}
-	r.c.current.Add(1)
+	r.c.nodes.failed(r.node)
 	rest, err := r.c.Get(r.ctx, string(r.Bucket), string(r.Key), GetOptions{
 		Range: &object.Range{Start: r.next, End: r.end - 1}, Cond: Conditions{IfMatch: []string{r.ETag}}})
 	if err != nil {
 		return failed // it broke off, and why the rest cannot be had matters less
 	}
 	r.body.Close()
-	r.body = rest.body
+	r.body, r.node = rest.body, rest.node
 	return nil
 }
 

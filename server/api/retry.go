@@ -36,7 +36,7 @@ func (c *Client) do(ctx context.Context, k *call) (*http.Response, error) {
 		}
 	}
 	start := time.Now()
-	node := c.current.Load()
+	k.node = c.nodes.first()
 	for attempt := 0; ; attempt++ {
 		if k.mutation {
 			if k.header == nil {
@@ -44,31 +44,31 @@ func (c *Client) do(ctx context.Context, k *call) (*http.Response, error) {
 			}
 			c.session.stamp(k.header, kept.seq, kept.sent.Swap(true))
 		}
-		resp, err := c.attempt(ctx, k, int(node)%len(c.nodes), p)
+		resp, err := c.attempt(ctx, k, k.node, p)
 		if k.mutation {
 			kept.note(err)
 		}
 		if err == nil {
-			c.current.Store(node)
+			c.nodes.answered(k.node)
 			return resp, nil
 		}
 		if unanswered(err) && !errors.Is(ctx.Err(), context.Canceled) {
 			// Other calls need not find out by themselves that this node is silent.
-			c.current.CompareAndSwap(node, node+1)
+			c.nodes.failed(k.node)
 		}
 		if ctx.Err() != nil {
 			return nil, k.fail(ended(ctx, err))
 		}
-		delay := backoff(attempt, len(c.nodes))
+		delay := backoff(attempt, len(c.nodes.urls))
 		left := c.opts.RetryFor - time.Since(start) - delay
 		if !retryable(err) || attempt >= c.opts.Retries || left < 0 || !again(ctx, p, left) {
 			return nil, k.fail(ended(ctx, err))
 		}
-		c.opts.Logger.Debug("trying again", "op", k.op, "endpoint", c.nodes[int(node)%len(c.nodes)].Host, "attempt", attempt+1, "delay", delay, "error", err)
-		node++
+		c.opts.Logger.Debug("trying again", "op", k.op, "endpoint", c.nodes.urls[k.node].Host, "attempt", attempt+1, "delay", delay, "error", err)
 		if err := sleep(ctx, delay); err != nil {
 			return nil, k.fail(err)
 		}
+		k.node = c.nodes.next(k.node)
 	}
 }
 
@@ -90,10 +90,15 @@ func ended(ctx context.Context, err error) error {
 // attempt asks one node once.
 func (c *Client) attempt(ctx context.Context, k *call, node int, p *payload) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	req, err := c.request(ctx, k, c.nodes[node], p)
+	req, err := c.request(ctx, k, c.nodes.urls[node], p)
 	if err != nil {
 		cancel()
 		return nil, err
+	}
+	if req.Body != nil && (p.size < 0 || p.size >= watchedFrom) {
+		watched, stop := watchWrite(ctx, p.last, c.writeStall(), cancel)
+		defer stop()
+		req = req.WithContext(watched)
 	}
 	resp, err := c.roundTrip(req, p)
 	if err != nil {
@@ -101,7 +106,7 @@ func (c *Client) attempt(ctx context.Context, k *call, node int, p *payload) (*h
 		if own := p.failure(); own != nil {
 			return nil, object.WithOp(own, k.op, k.bucket, k.key)
 		}
-		return nil, connectionError(err, c.nodes[node].Host)
+		return nil, connectionError(err, c.nodes.urls[node].Host)
 	}
 	idle := c.opts.IdleTimeout
 	if k.stream {
@@ -117,6 +122,14 @@ func (c *Client) attempt(ctx context.Context, k *call, node int, p *payload) (*h
 		return resp, k.consume(resp)
 	}
 	return resp, nil
+}
+
+// writeStall is how long a node may take no byte of a request's body.
+func (c *Client) writeStall() time.Duration {
+	if len(c.nodes.urls) > 1 {
+		return min(2*c.opts.AnswerTimeout, c.opts.IdleTimeout)
+	}
+	return c.opts.IdleTimeout
 }
 
 // unanswered reports whether an attempt failed because its node said nothing,

@@ -1,0 +1,51 @@
+package api
+
+import (
+	"context"
+	"net/http/httptrace"
+	"time"
+)
+
+// watchedFrom is the size from which a body is watched: the system takes smaller ones
+// off our hands, whatever the other side does.
+const watchedFrom = 32 << 10
+
+// watchWrite ends an attempt, by cancel, when its body does not get on its way: the
+// other side takes no bytes for the time stall, and net/http waits in a write, for
+// which it knows no limit. (A process that is stopped keeps its connections open.)
+// The returned context belongs into the request, and stop is called when the attempt ends.
+func watchWrite(ctx context.Context, g *guard, stall time.Duration, cancel func()) (_ context.Context, stop func()) {
+	done := make(chan struct{})
+	written := make(chan struct{}, 1)
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: func(w httptrace.WroteRequestInfo) {
+		if w.Err != nil {
+			return // net/http may try another connection
+		}
+		select {
+		case written <- struct{}{}:
+		default:
+		}
+	}})
+	go func() {
+		tick := time.NewTicker(stall / 4)
+		defer tick.Stop()
+		last, since := int64(-1), time.Now()
+		for {
+			select {
+			case <-done:
+				return
+			case <-written: // the timeout of the answer counts from here
+				return
+			case now := <-tick.C:
+				given, reading := g.progress()
+				if given != last || reading {
+					last, since = given, now
+				} else if given > 0 && now.Sub(since) >= stall {
+					cancel()
+					return
+				}
+			}
+		}
+	}()
+	return ctx, func() { close(done) }
+}
