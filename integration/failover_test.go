@@ -128,7 +128,9 @@ func TestFailover(t *testing.T) {
 			w.until("work after the failure", 40)
 			t.Logf("20 more operations of each kind took %v", time.Since(began))
 			rest()
+			t.Logf("the rest of a large object came after %v", time.Since(began))
 			w.end()
+			t.Logf("everything was read again after %v", time.Since(began))
 			open(began)
 		})
 	}

@@ -180,7 +180,7 @@ type Status struct {
 	Usage      Usage
 	Partitions []PartitionStatus
 
-	Repairs Repairs
+	Chunks ChunkStatus // of this node
 
 	// What follows is of the map that this node has, perhaps not the newest; nodes that
 	// are not given up count as there.
@@ -219,7 +219,7 @@ type NodeStatus struct {
 	Started   time.Time
 	Usage     Usage
 	Leads     int // partitions
-	Repairs   Repairs
+	Chunks    ChunkStatus
 }
 
 // PartitionStatus is one Raft group.

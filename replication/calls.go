@@ -1,16 +1,35 @@
 package replication
 
+import (
+	"github.com/skshohagmiah/bucketdb/replication/access"
+	"github.com/skshohagmiah/bucketdb/replication/pins"
+	"github.com/skshohagmiah/bucketdb/replication/steward"
+)
+
 // The methods of the transport that a Node itself serves. The numbers cross the wire:
 // never used again for something else.
 const (
 	methodUploads uint16 = 0x60 // audit.go: ids of uploads → which are under way
 	methodEvents  uint16 = 0x61 // events_feed.go: feedAsk → feedAnswer
 	methodPeer    uint16 = 0x62 // peers.go: peerNews → peerNews
+	methodFacts   uint16 = 0x70 // facts.go: (empty) → factSheet
+	methodRanges  uint16 = 0x68 // ranges.go: who leads a partition → what the node that asks has to hold, by ranges
 )
+
+// Two methods of one number would not compile: of two handlers the later one would
+// answer for both.
+var _ = map[uint16]struct{}{
+	methodUploads: {}, methodEvents: {}, methodPeer: {}, methodFacts: {}, methodRanges: {},
+	access.MethodPropose: {}, access.MethodIndex: {}, access.MethodView: {},
+	steward.MethodReport: {}, steward.MethodCreate: {}, steward.MethodJoin: {},
+	pins.MethodLease: {}, pins.MethodPins: {},
+}
 
 // serveCalls answers the questions of other nodes.
 func (n *Node) serveCalls() {
 	n.net.HandleCall(methodUploads, n.serveUploads)
 	n.net.HandleCall(methodEvents, n.serveFeed)
 	n.net.HandleCall(methodPeer, n.servePeer)
+	n.net.HandleCall(methodFacts, n.serveFacts)
+	n.net.HandleCall(methodRanges, n.serveRanges)
 }

@@ -74,9 +74,7 @@ func (n *Node) openCluster(ctx context.Context) (err error) {
 		return err
 	}
 	n.net.HandleHTTP(n.copies.Handler())
-	n.net.HandleCall(methodRanges, n.serveRanges)
 	n.pins.Serve(n.net)
-	n.net.HandleCall(methodFacts, n.serveFacts)
 	n.serveCalls()
 	if n.access, err = access.New(access.Config{Self: n.cfg.NodeID, Transport: n.net, Check: n.admit, Logger: n.log}); err != nil {
 		return err

@@ -10,14 +10,11 @@ import (
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
-// methodFacts asks a node what it is like: (empty) → factSheet, in JSON, so that nodes of
-// different versions understand what both know.
-const methodFacts uint16 = 0x60
-
 // factsFor bounds the question to a node; who takes longer is shown as unreachable.
 const factsFor = time.Second
 
-// factSheet is what a node tells others of itself.
+// factSheet is what a node tells others of itself (methodFacts), in JSON, so that nodes of
+// different versions understand what both know.
 type factSheet struct {
 	Incarnation object.UploadID `json:"incarnation"`
 	Version     string          `json:"version"`
@@ -26,7 +23,7 @@ type factSheet struct {
 	Full        bool            `json:"full"`
 	Usage       Usage           `json:"usage"`
 	Leads       []leads         `json:"leads"`
-	Repairs     Repairs         `json:"repairs"`
+	Chunks      ChunkStatus     `json:"chunks"`
 }
 
 // leads is a partition that a node leads.
@@ -36,23 +33,9 @@ type leads struct {
 	Applied   uint64             `json:"a"`
 }
 
-// Repairs counts what a node has met and mended of damage since it started.
-type Repairs struct {
-	Corrupt  int64 // chunks of its disks whose bytes failed their checksum, put into quarantine
-	Missed   int64 // copies that it found missing or bad, here or elsewhere
-	Repaired int64 // of its own copies, those made again
-	Failed   int64 // given up after several tries; the next look at everything tries again
-	Waiting  int   // known, and not dealt with yet
-}
-
-func (n *Node) repairs() Repairs {
-	c, d := n.copies.Stats(), n.chunks.Stats()
-	return Repairs{Corrupt: d.Corrupt, Missed: c.Missed, Repaired: c.Repaired, Failed: c.RepairFailed, Waiting: c.Waiting}
-}
-
 // facts are those of this node. Without a figure for its disks it is not ready.
 func (n *Node) facts(ctx context.Context) factSheet {
-	f := factSheet{Incarnation: n.incarnation, Version: version(), Started: n.started, Ready: n.Ready() == nil, Full: n.full.Load(), Repairs: n.repairs()}
+	f := factSheet{Incarnation: n.incarnation, Version: version(), Started: n.started, Ready: n.Ready() == nil, Full: n.full.Load(), Chunks: n.ChunkStatus()}
 	var err error
 	if f.Usage, err = n.Usage(ctx); err != nil {
 		n.logged("the disks' usage", err)

@@ -12,19 +12,19 @@ import (
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
-// viewed waits until an overview from a node shows something.
+// viewed waits until an overview from a node shows something. Its time is long: a
+// drain moves a thousand chunk groups.
 func viewed(t *testing.T, n *Node, what string, ok func(*Overview) bool) *Overview {
 	t.Helper()
-	var last *Overview
-	waitFor(t, what, func() bool {
+	for deadline := time.Now().Add(4 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
 		o, err := n.View(t.Context())
-		if err != nil {
-			return false
+		if err == nil && ok(o) {
+			return o
 		}
-		last = o
-		return ok(o)
-	})
-	return last
+		if time.Now().After(deadline) {
+			t.Fatalf("gave up waiting for %s: %v", what, err)
+		}
+	}
 }
 
 func nodeIn(o *Overview, id string) *NodeStatus {
@@ -105,7 +105,9 @@ func TestConfigureTogether(t *testing.T) {
 // shown as unreachable and holds up nobody.
 func TestDrainAndRemove(t *testing.T) {
 	nodes := threeNodes(t)
-	settled(t, nodes[0])
+	viewed(t, nodes[0], "three replicas of everything", func(o *Overview) bool {
+		return o.Progress.Done() && o.Progress.UnderReplicated == 0 && len(o.Partitions[1].Replicas) == 3
+	})
 	ctx := t.Context()
 	if err := nodes[1].Remove(ctx, "n3"); !object.IsKind(err, object.KindBusy) {
 		t.Errorf("removal of a node in use: %v", err)

@@ -68,6 +68,12 @@ type Progress struct {
 	Groups          int // chunk groups, of all widths
 	GroupsLeft      int // not as planned
 	ShortGroups     int // chunk groups with fewer holders than there shall be
+
+	// Of the nodes that answered; zero in a Status.
+	BytesToGo   int64 // of chunks that are being fetched, or wait for their turn
+	ShortChunks int64 // live chunks that a node lacks which shall hold them
+	LostChunks  int64 // live chunks of which no holder has a good copy
+	ReportsToGo int64 // of missing or bad copies, not dealt with yet
 }
 
 // Done reports whether nothing is left to move.
@@ -257,7 +263,11 @@ func (o *Overview) addFacts(all map[string]heard) {
 			continue
 		}
 		at.Reachable, at.Ready, at.Full, at.Version, at.Started, at.Leads = true, h.Ready, h.Full, h.Version, h.Started, len(h.Leads)
-		at.Usage, at.Repairs = h.Usage, h.Repairs
+		at.Usage, at.Chunks = h.Usage, h.Chunks
+		o.Progress.BytesToGo += h.Chunks.BytesToGo
+		o.Progress.ShortChunks += h.Chunks.UnderReplicated
+		o.Progress.LostChunks += h.Chunks.Lost
+		o.Progress.ReportsToGo += int64(h.Chunks.Waiting)
 		if running := h.Incarnation.String(); running != at.Incarnation {
 			at.Incarnation = running // a newer process than the map we read knows of
 		}

@@ -44,7 +44,7 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 		st := r.group.Stats()
 		s.Partitions = append(s.Partitions, PartitionStatus{ID: p.id, Leader: leader, Term: st.Term, Applied: r.machine.Applied(), Durable: r.machine.Durable()})
 	}
-	s.Repairs = n.repairs()
+	s.Chunks = n.ChunkStatus()
 	n.clusterStatus(&s)
 	return s, nil
 }

@@ -71,14 +71,15 @@ func nodesOf(list []replication.NodeStatus) []api.ClusterNode {
 			MinProtocol: n.MinProtocol, MaxProtocol: n.MaxProtocol, Replicas: n.Replicas, PlannedReplicas: n.PlannedReplicas,
 			Groups: n.Groups, PlannedGroups: n.PlannedGroups, Empty: n.Empty, Note: n.Note, Reachable: n.Reachable, Error: n.Error,
 			Ready: n.Ready, Full: n.Full, Version: n.Version, Started: n.Started, Usage: usageOf(n.Usage), Leads: n.Leads,
-			Repairs: api.Repairs{Corrupt: n.Repairs.Corrupt, Missed: n.Repairs.Missed, Repaired: n.Repairs.Repaired, Failed: n.Repairs.Failed, Waiting: int64(n.Repairs.Waiting)}}
+			Chunks: api.Chunks(n.Chunks)}
 	}
 	return out
 }
 
 func progressOf(p replication.Progress) api.Progress {
 	return api.Progress{Done: p.Done(), Planned: p.Planned, Partitions: p.Partitions, PartitionsLeft: p.PartitionsLeft, UnderReplicated: p.UnderReplicated,
-		Leaderless: p.Leaderless, Groups: p.Groups, GroupsLeft: p.GroupsLeft, ShortGroups: p.ShortGroups}
+		Leaderless: p.Leaderless, Groups: p.Groups, GroupsLeft: p.GroupsLeft, ShortGroups: p.ShortGroups,
+		BytesToGo: p.BytesToGo, ShortChunks: p.ShortChunks, LostChunks: p.LostChunks, ReportsToGo: p.ReportsToGo}
 }
 
 func settingsOf(s replication.Settings) api.Settings {

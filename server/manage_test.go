@@ -60,7 +60,7 @@ func TestSteerOverREST(t *testing.T) {
 		t.Errorf("%+v, %v", p, err)
 	}
 	page := f.want(200, "GET", "/metrics", "").body
-	for _, want := range []string{"bucketdb_under_replicated_partitions 0", `bucketdb_repairs_total{result="repaired"} 0`, "bucketdb_corrupt_chunks_total 0", `bucketdb_moves_left{what="partitions"}`, `bucketdb_nodes{state="up"} 1`} {
+	for _, want := range []string{"bucketdb_under_replicated_partitions 0", "bucketdb_repaired_chunks_total 0", "bucketdb_chunk_bytes_to_go 0", "bucketdb_corrupt_chunks_total 0", `bucketdb_moves_left{what="partitions"}`, `bucketdb_nodes{state="up"} 1`} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the metrics lack %s", want)
 		}

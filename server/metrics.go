@@ -84,7 +84,7 @@ type engineCollector struct {
 	parts *prometheus.Desc
 	index *prometheus.Desc
 
-	epoch, members, under, short, left, corrupt, missed, repairs, waiting *prometheus.Desc
+	epoch, members, under, short, left, lacking, corrupt, lost, repaired, fetched, dropped, waiting, toGo *prometheus.Desc
 }
 
 func newEngineCollector(s *Server) *engineCollector {
@@ -99,22 +99,26 @@ func newEngineCollector(s *Server) *engineCollector {
 		parts: desc("partitions", "Raft groups that this node carries."),
 		index: desc("applied_index_sum", "Sum of the applied Raft indexes of all partitions: its rate is that of changes."),
 
-		epoch:   desc("map_epoch", "Epoch of the cluster's map that this node has."),
-		members: desc("nodes", "Nodes of the cluster, by state (joining, up, draining, gone, removed).", "state"),
-		under:   desc("under_replicated_partitions", "Partitions with fewer good replicas than there shall be, by the map that this node has."),
-		short:   desc("short_chunk_groups", "Chunk groups with a holder that is missing or gone, by the map that this node has."),
-		left:    desc("moves_left", "What is not where it is planned (partitions, chunk_groups), by the map that this node has.", "what"),
-		corrupt: desc("corrupt_chunks_total", "Chunks of this node whose bytes failed their checksum and went to quarantine, since its start."),
-		missed:  desc("missed_copies_total", "Copies that this node found missing or bad, here or elsewhere, since its start."),
-		repairs: desc("repairs_total", "Copies of this node that were to be made again, by result (repaired, failed), since its start.", "result"),
-		waiting: desc("repairs_waiting", "Copies that are known to be missing or bad, and not dealt with yet."),
+		epoch:    desc("map_epoch", "Epoch of the cluster's map that this node has."),
+		members:  desc("nodes", "Nodes of the cluster, by state (joining, up, draining, gone, removed).", "state"),
+		under:    desc("under_replicated_partitions", "Partitions with fewer good replicas than there shall be, by the map that this node has."),
+		short:    desc("short_chunk_groups", "Chunk groups with a holder that is missing or gone, by the map that this node has."),
+		left:     desc("moves_left", "What is not where it is planned (partitions, chunk_groups), by the map that this node has.", "what"),
+		lacking:  desc("under_replicated_chunks", "Live chunks that this node lacked when it last compared, less what it has fetched since."),
+		corrupt:  desc("corrupt_chunks_total", "Copies and shards of this node that were found damaged, since its start."),
+		lost:     desc("lost_chunks", "Live chunks of which no holder has a good copy, as this node found."),
+		repaired: desc("repaired_chunks_total", "Copies and shards that this node fetched from others, also of groups that moved here, since its start."),
+		fetched:  desc("repaired_bytes_total", "Bytes that came over the network for them."),
+		dropped:  desc("moved_chunks_total", "Files of chunks that moved away from this node, since its start."),
+		waiting:  desc("repairs_waiting", "Copies that are known to be missing or bad, and not dealt with yet."),
+		toGo:     desc("chunk_bytes_to_go", "Bytes that this node is fetching, or that wait for their turn under the rate."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (e *engineCollector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{e.ready, e.bytes, e.nodes, e.parts, e.index,
-		e.epoch, e.members, e.under, e.short, e.left, e.corrupt, e.missed, e.repairs, e.waiting} {
+		e.epoch, e.members, e.under, e.short, e.left, e.lacking, e.corrupt, e.lost, e.repaired, e.fetched, e.dropped, e.waiting, e.toGo} {
 		out <- d
 	}
 }
@@ -165,9 +169,13 @@ func (e *engineCollector) collectCluster(out chan<- prometheus.Metric, st replic
 	send(e.short, prometheus.GaugeValue, int64(st.Progress.ShortGroups))
 	send(e.left, prometheus.GaugeValue, int64(st.Progress.PartitionsLeft), "partitions")
 	send(e.left, prometheus.GaugeValue, int64(st.Progress.GroupsLeft), "chunk_groups")
-	send(e.corrupt, prometheus.CounterValue, st.Repairs.Corrupt)
-	send(e.missed, prometheus.CounterValue, st.Repairs.Missed)
-	send(e.repairs, prometheus.CounterValue, st.Repairs.Repaired, "repaired")
-	send(e.repairs, prometheus.CounterValue, st.Repairs.Failed, "failed")
-	send(e.waiting, prometheus.GaugeValue, int64(st.Repairs.Waiting))
+	c := st.Chunks
+	send(e.lacking, prometheus.GaugeValue, c.UnderReplicated)
+	send(e.corrupt, prometheus.CounterValue, c.Corrupt)
+	send(e.lost, prometheus.GaugeValue, c.Lost)
+	send(e.repaired, prometheus.CounterValue, c.Repaired)
+	send(e.fetched, prometheus.CounterValue, c.RepairedBytes)
+	send(e.dropped, prometheus.CounterValue, c.Dropped)
+	send(e.toGo, prometheus.GaugeValue, c.BytesToGo)
+	send(e.waiting, prometheus.GaugeValue, int64(c.Waiting))
 }

@@ -105,14 +105,17 @@ func stateText(n api.ClusterNode) string {
 
 func healthText(p api.Progress) string {
 	var bad []string
-	add := func(n int, what string) {
+	add := func(n int64, what string) {
 		if n > 0 {
 			bad = append(bad, fmt.Sprintf("%d %s", n, what))
 		}
 	}
-	add(p.Leaderless, "partitions without a leader")
-	add(p.UnderReplicated, "partitions lack replicas")
-	add(p.ShortGroups, "chunk groups lack holders")
+	add(p.LostChunks, "chunks LOST: nobody has them whole")
+	add(int64(p.Leaderless), "partitions without a leader")
+	add(int64(p.UnderReplicated), "partitions lack replicas")
+	add(int64(p.ShortGroups), "chunk groups lack holders")
+	add(p.ShortChunks, "chunks lack copies")
+	add(p.ReportsToGo, "copies are being repaired")
 	if len(bad) == 0 {
 		return "good"
 	}
@@ -126,7 +129,7 @@ func leftText(p api.Progress) string {
 	case !p.Planned:
 		return "a plan is being made"
 	}
-	return fmt.Sprintf("%d of %d partitions, %d of %d chunk groups", p.PartitionsLeft, p.Partitions, p.GroupsLeft, p.Groups)
+	return fmt.Sprintf("%d of %d partitions, %d of %d chunk groups, %s of them on their way", p.PartitionsLeft, p.Partitions, p.GroupsLeft, p.Groups, bytesText(uint64(max(p.BytesToGo, 0))))
 }
 
 // printNotes prints what stands in the way of what was asked for, and why nodes are

@@ -49,7 +49,8 @@ type ClientOptions struct {
 	// each be asked, 5 s at most.
 	AnswerTimeout time.Duration
 	// IdleTimeout is without a byte of the answer's body, or of the request's that
-	// the node takes; for the latter, with several nodes, twice the AnswerTimeout if that is less.
+	// the node takes; 0: DefaultIdleTimeout, and with several nodes twice the
+	// AnswerTimeout if that is less.
 	IdleTimeout time.Duration
 }
 
@@ -71,6 +72,7 @@ func (o ClientOptions) complete(nodes int) (ClientOptions, error) {
 	orElse(&o.ConnectTimeout, DefaultConnectTimeout)
 	if nodes > 1 {
 		orElse(&o.AnswerTimeout, min(o.RetryFor/time.Duration(2*nodes), maxAnswerTimeout))
+		orElse(&o.IdleTimeout, min(2*o.AnswerTimeout, DefaultIdleTimeout)) // the next node has the rest
 	}
 	orElse(&o.AnswerTimeout, DefaultAnswerTimeout)
 	orElse(&o.IdleTimeout, DefaultIdleTimeout)

@@ -60,16 +60,23 @@ type ClusterNode struct {
 	Started   time.Time `json:"started,omitzero"`
 	Usage     Usage     `json:"usage"`
 	Leads     int       `json:"leads"` // partitions
-	Repairs   Repairs   `json:"repairs"`
+	Chunks    Chunks    `json:"chunks"`
 }
 
-// Repairs counts what a node has met and mended of damage since it started.
-type Repairs struct {
-	Corrupt  int64 `json:"corrupt"`  // chunks whose bytes failed their checksum
-	Missed   int64 `json:"missed"`   // copies found missing or bad, here or elsewhere
-	Repaired int64 `json:"repaired"` // copies made again here
-	Failed   int64 `json:"failed"`   // given up for now
-	Waiting  int64 `json:"waiting"`  // known and not dealt with yet
+// Chunks is what a node knows of the chunks that it has to hold; counts are since it
+// started.
+type Chunks struct {
+	UnderReplicated int64 `json:"under_replicated"` // live chunks that it lacked when it last compared, less those fetched since
+	Corrupt         int64 `json:"corrupt"`          // copies and shards found damaged
+	Repaired        int64 `json:"repaired"`         // fetched from others, also of groups that moved here
+	RepairedBytes   int64 `json:"repaired_bytes"`
+	Lost            int64 `json:"lost"`          // live chunks of which no holder has a good copy
+	Dropped         int64 `json:"dropped"`       // files of chunks that moved away
+	Waiting         int   `json:"waiting"`       // reports of missing or bad copies, not dealt with yet
+	BytesToGo       int64 `json:"bytes_to_go"`   // being fetched, or waiting for its turn under the rate
+	MovingGroups    int   `json:"moving_groups"` // chunk groups of the cluster that are on their way
+	MovesLeft       int   `json:"moves_left"`    // slots of groups that are not where they are planned
+	Compared        int64 `json:"compared"`      // when its files were last compared with the owners' lists, Unix seconds; 0: not yet
 }
 
 // Placement is the answer to GET /cluster/partitions.
@@ -124,6 +131,11 @@ type Progress struct {
 	Groups          int  `json:"groups"`
 	GroupsLeft      int  `json:"groups_left"`
 	ShortGroups     int  `json:"short_groups"`
+
+	BytesToGo   int64 `json:"bytes_to_go"`   // of chunks, at the nodes that answered
+	ShortChunks int64 `json:"short_chunks"`  // that a holder lacks
+	LostChunks  int64 `json:"lost_chunks"`   // that nobody has whole
+	ReportsToGo int64 `json:"reports_to_go"` // of missing or bad copies
 }
 
 // Settings are the cluster's.

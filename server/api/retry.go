@@ -96,7 +96,7 @@ func (c *Client) attempt(ctx context.Context, k *call, node int, p *payload) (*h
 		return nil, err
 	}
 	if req.Body != nil && (p.size < 0 || p.size >= watchedFrom) {
-		watched, stop := watchWrite(ctx, p.last, c.writeStall(), cancel)
+		watched, stop := watchWrite(ctx, p.last, c.opts.IdleTimeout, cancel)
 		defer stop()
 		req = req.WithContext(watched)
 	}
@@ -122,14 +122,6 @@ func (c *Client) attempt(ctx context.Context, k *call, node int, p *payload) (*h
 		return resp, k.consume(resp)
 	}
 	return resp, nil
-}
-
-// writeStall is how long a node may take no byte of a request's body.
-func (c *Client) writeStall() time.Duration {
-	if len(c.nodes.urls) > 1 {
-		return min(2*c.opts.AnswerTimeout, c.opts.IdleTimeout)
-	}
-	return c.opts.IdleTimeout
 }
 
 // unanswered reports whether an attempt failed because its node said nothing,
