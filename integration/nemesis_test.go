@@ -199,7 +199,7 @@ func nemesisTime(t *testing.T) time.Duration {
 // TestLinearizable: while a nemesis kills, pauses and cuts nodes off, what
 // clients of all nodes see is linearizable, and nothing acknowledged is lost.
 func TestLinearizable(t *testing.T) {
-	c := newCluster(t, harness.ClusterOptions{Nodes: 3, Spaces: true})
+	c := newCluster(t, harness.ClusterOptions{Nodes: need.Size(3, 5), Spaces: true})
 	_, err := anywhere(t, c, 0, api.ClientOptions{}).CreateBucket(t.Context(), nemesisBucket, "")
 	check(t, err)
 	seed := rand.Uint64()
