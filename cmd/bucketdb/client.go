@@ -126,59 +126,6 @@ func untilReady(ctx context.Context, client *api.Client, endpoint int, wait time
 	}
 }
 
-<<<<<<< HEAD
-=======
-// clusterCommand shows the cluster.
-func (a *app) clusterCommand() *cobra.Command {
-	c := &cobra.Command{Use: "cluster", Short: "Look at the cluster and check it"}
-	var asJSON bool
-	status := &cobra.Command{
-		Use:   "status",
-		Short: "Show the node that answers, its capacity and its partitions",
-		Args:  asUsage(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := a.client(api.ClientOptions{})
-			if err != nil {
-				return err
-			}
-			s, err := client.Cluster(c.Context())
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return a.printJSON(s)
-			}
-			return a.printStatus(s)
-		},
-	}
-	a.endpointFlag(status)
-	status.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	c.AddCommand(status, a.checkCommand(), a.recoverCommand())
-	return c
-}
-
-func (a *app) printStatus(s api.Cluster) error {
-	led := 0
-	for _, p := range s.Partitions {
-		if p.Leader != "" {
-			led++
-		}
-	}
-	w := tabwriter.NewWriter(a.io.out, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(w, "cluster\t%s, map epoch %d\n", s.Cluster, s.Epoch)
-	for _, n := range s.Nodes {
-		fmt.Fprintf(w, "member\t%s, %s\n", n.ID, n.State)
-	}
-	fmt.Fprintf(w, "node\t%s\n", s.Node)
-	fmt.Fprintf(w, "version\t%s\n", s.Version)
-	fmt.Fprintf(w, "started\t%s\n", s.Started.Local().Format(time.DateTime))
-	fmt.Fprintf(w, "ready\t%t\n", s.Ready)
-	fmt.Fprintf(w, "disk\t%s free of %s\n", bytesText(s.Usage.FreeBytes), bytesText(s.Usage.TotalBytes))
-	fmt.Fprintf(w, "partitions\t%d, %d with a leader\n", len(s.Partitions), led)
-	return w.Flush()
-}
-
->>>>>>> 348d5a06b000fa2d4b6d0c6ef3f130dcd15037e2
 // bytesText is a size as people read it.
 func bytesText(n uint64) string {
 	const unit = 1024
