@@ -65,7 +65,11 @@ func body(value string, size int) []byte {
 // value makes a new value and its body, whose digest names it in a listing.
 func (c *nemesisClient) value() (string, []byte) {
 	v := fmt.Sprintf("v%d", c.next.Add(1))
-	b := body(v, c.rng.IntN(2000))
+	size := c.rng.IntN(2000)
+	if c.rng.IntN(8) == 0 { // in a chunk
+		size = 20_000 + c.rng.IntN(40_000)
+	}
+	b := body(v, size)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.values[sha256.Sum256(b)] = v

@@ -154,12 +154,12 @@ func TestCLI(t *testing.T) {
 	if got := cli(t, n, "cat", "store/moved/sub/b"); got != "two\n" {
 		t.Fatalf("%q", got)
 	}
-	cli(t, n, "mb", "twice", "--storage", "replicated:2")
+	cli(t, n, "mb", "twice", "--scheme", "replicated:2")
 	wantWords(t, cli(t, n, "stat", "twice"), "storage", "replicated:2")
 	wantWords(t, cli(t, n, "storage", "other"), "replicated:3")
 	cli(t, n, "storage", "twice", "replicated:1")
 	wantWords(t, cli(t, n, "storage", "--json", "twice"), `"storage":{"type":"replicated","copies":1}`)
-	for _, args := range [][]string{{"mb", "coded", "--storage", "rs:4+2"}, {"storage", "twice", "rs:4+2"}} {
+	for _, args := range [][]string{{"mb", "coded", "--scheme", "rs:4+2"}, {"storage", "twice", "rs:4+2"}} {
 		if out, err := tryCLI(t, n, args...); err == nil || !strings.Contains(out, "needs 6 nodes") || !strings.Contains(out, "the cluster has 1") {
 			t.Fatalf("%v %s", err, out)
 		}

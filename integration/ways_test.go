@@ -71,11 +71,23 @@ func TestRunCluster(t *testing.T) {
 		}
 		func() {
 			defer func() { check(t, stop()) }()
-			if round == 0 {
-				sh(t, dir, `curl -sS --fail-with-body -X POST "http://$1/buckets" -d '{"name": "demo"}' && echo hello | curl -sS --fail-with-body -T - "http://$2/objects/demo/key"`, apis[1], apis[0])
+			if round == 0 { // the README's own words
+				raw, err := os.ReadFile(filepath.Join(root, "README.md"))
+				check(t, err)
+				blocks := fenced(string(raw), "sh cluster")
+				if len(blocks) == 0 {
+					t.Fatal("README.md has no example of a cluster")
+				}
+				sh(t, dir, `cp "$1/README.md" . && mkdir bin && cp "$2" bin/bucketdb`, root, bin(t))
+				for _, block := range blocks {
+					for i, api := range apis {
+						block = strings.ReplaceAll(block, fmt.Sprintf("127.0.0.1:%d", 9080+i), api)
+					}
+					sh(t, dir, strings.ReplaceAll(block, "curl -sS", "curl -sS --fail-with-body"))
+				}
 			}
 			for _, api := range apis {
-				sh(t, dir, `[ "$(curl -sS --fail-with-body "http://$1/objects/demo/key")" = hello ]`, api)
+				sh(t, dir, `curl -sS --fail-with-body "http://$1/objects/demo/README.md" | cmp - README.md`, api)
 			}
 		}()
 	}

@@ -166,7 +166,8 @@ func (n *Node) underway(ctx context.Context, uploads []object.UploadID) (map[obj
 				its = append(its, u)
 			}
 		}
-		if len(its) > 0 && s.Nodes[i].Life != control.NodeRemoved {
+		// Of a node that is gone: others take over what it has, and cannot wait for it.
+		if len(its) > 0 && s.Nodes[i].Life != control.NodeRemoved && !s.Nodes[i].Gone {
 			n.askUploads(ctx, &s.Nodes[i], its, spared)
 		}
 	}

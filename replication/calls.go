@@ -13,6 +13,7 @@ const (
 	methodEvents  uint16 = 0x61 // events_feed.go: feedAsk → feedAnswer
 	methodPeer    uint16 = 0x62 // peers.go: peerNews → peerNews
 	methodFacts   uint16 = 0x70 // facts.go: (empty) → factSheet
+	methodRanges  uint16 = 0x68 // ranges.go: who leads a partition → what the node that asks has to hold, by ranges
 )
 
 // Two methods of one number would not compile: of two handlers the later one would
@@ -30,4 +31,5 @@ func (n *Node) serveCalls() {
 	n.net.HandleCall(methodEvents, n.serveFeed)
 	n.net.HandleCall(methodPeer, n.servePeer)
 	n.net.HandleCall(methodFacts, n.serveFacts)
+	n.net.HandleCall(methodRanges, n.serveRanges)
 }

@@ -5,9 +5,12 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
+	"github.com/skshohagmiah/bucketdb/replication/copies"
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
+	"github.com/skshohagmiah/bucketdb/replication/placement"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
@@ -20,6 +23,7 @@ const (
 	ProblemReferences                    // a chunk's count of references is wrong
 	ProblemNames                         // names, inodes and link counts do not fit together
 	ProblemStray                         // a chunk's file is on disk and no record names it
+	ProblemUnchecked                     // a node did not say whether it has what belongs there
 
 	problemKinds
 )
@@ -35,6 +39,8 @@ func (k ProblemKind) String() string {
 		return "names"
 	case ProblemStray:
 		return "stray-data"
+	case ProblemUnchecked:
+		return "not-checked"
 	}
 	return fmt.Sprintf("ProblemKind(%d)", uint8(k))
 }
@@ -80,8 +86,9 @@ const MaxProblems = 1000
 // Check compares the namespace with its invariants: every dentry names an
 // inode, link counts are right, every inode has a name, every extent's chunk
 // is on record with the right number of references and on disk, and nothing is
-// on disk that no record names. It is exact on a store at rest; changes under
-// way may show up as problems.
+// on disk that no record names. Every chunk is looked for at every node that holds it
+// under the map; files that no record names are looked for at this node alone, as each
+// node's audit does. It is exact on a store at rest; changes under way may show up as problems.
 //
 // It takes up to 64 MiB, whatever the store holds: all metadata is walked once
 // and summed up, and walked again only for the ids that the sums do not clear,
@@ -121,6 +128,10 @@ type checked interface {
 	known(ctx context.Context, id object.ChunkID) (live, releasing bool, err error)
 	onDisk(id object.ChunkID) (bool, error)
 	writing(context.Context, object.UploadID) (bool, error)
+	// holders says whether this node, and whether others, are to have a chunk now.
+	holders(c copies.Chunk) (here, elsewhere bool)
+	// lookFor asks the other holders of a chunk that ask picks. Safe for concurrent use.
+	lookFor(ctx context.Context, c copies.Chunk, ask func(node string) bool) ([]copies.Holding, error)
 }
 
 // checkedView is a namespace.View.
@@ -191,12 +202,32 @@ func (c checkedNode) writing(ctx context.Context, u object.UploadID) (bool, erro
 	return spared[u], err
 }
 
-// checker makes one report. For one goroutine.
+func (c checkedNode) holders(ch copies.Chunk) (here, elsewhere bool) {
+	site, err := c.n.places.locate(ch.ID, ch.Scheme)
+	if err != nil {
+		return true, false // of a scheme that no map has: there can be no other
+	}
+	for i := range site.Width() {
+		switch site.Now(i) {
+		case placement.NodeID(c.n.cfg.NodeID):
+			here = true
+		case placement.None:
+		default:
+			elsewhere = true
+		}
+	}
+	return here, elsewhere
+}
+
+func (c checkedNode) lookFor(ctx context.Context, ch copies.Chunk, ask func(node string) bool) ([]copies.Holding, error) {
+	return c.n.copies.Look(ctx, ch, func(node string) bool { return node != c.n.cfg.NodeID && ask(node) })
+}
+
+// checker makes one report. For one goroutine, but for problem and unsaid.
 type checker struct {
 	on     checked
 	limits checkLimits
 	r      *CheckReport
-	counts [problemKinds]int
 	hash   hasher
 	inodes *sums
 	chunks *sums
@@ -205,6 +236,16 @@ type checker struct {
 	releasing int
 	// looks and most, for tests: closer looks taken, and the most rows of one.
 	looks, most int
+
+	mu     sync.Mutex // guards what follows, and r.Problems
+	counts [problemKinds]int
+	silent map[string]*silence // nodes that did not answer
+}
+
+// silence is a node that did not answer, and is asked no more.
+type silence struct {
+	chunks int // that belong there and were not looked for
+	why    error
 }
 
 func newChecker(on checked, limits checkLimits) *checker {
@@ -215,6 +256,8 @@ func newChecker(on checked, limits checkLimits) *checker {
 // problem lists a problem. Each kind has its own limit, so that many of one do
 // not hide another.
 func (c *checker) problem(k ProblemKind, format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.counts[k]++; c.counts[k] <= MaxProblems {
 		c.r.Problems = append(c.r.Problems, Problem{k, fmt.Sprintf(format, args...)})
 	}
@@ -228,6 +271,9 @@ func (c *checker) run(ctx context.Context) (*CheckReport, error) {
 	}
 	if err := c.lookCloser(ctx); err != nil {
 		return nil, err
+	}
+	for node, s := range c.silent {
+		c.problem(ProblemUnchecked, "node %s did not answer: %d chunks that belong there were not looked for (%v)", node, s.chunks, s.why)
 	}
 	for k, n := range c.counts {
 		if n > MaxProblems {

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/skshohagmiah/bucketdb/replication/copies"
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
@@ -73,6 +74,7 @@ type chunkRow struct {
 	extents int // that name it
 	onFile  int // references on record
 	held    int // at the owner: references that foreign partitions say they have there
+	scheme  object.Scheme
 }
 
 func (l *closeLook) takes(s *sums, place uint64) bool {
@@ -162,11 +164,11 @@ func (l *closeLook) visitor(part object.PartitionID) namespace.Visitor {
 		},
 		Extent: func(e object.Extent) {
 			if e.Data == nil {
-				l.chunk(chunkAt{part, e.Chunk}, func(r *chunkRow) { r.extents++ })
+				l.chunk(chunkAt{part, e.Chunk}, func(r *chunkRow) { r.extents, r.scheme = r.extents+1, e.Scheme })
 			}
 		},
-		Chunk: func(id object.ChunkID, refs int) {
-			l.chunk(chunkAt{part, id}, func(r *chunkRow) { r.onFile = refs })
+		Chunk: func(c namespace.ChunkRef, refs int) {
+			l.chunk(chunkAt{part, c.ID}, func(r *chunkRow) { r.onFile = refs })
 		},
 		Foreign: func(id object.ChunkID, refs, held int) {
 			l.chunk(chunkAt{part, id}, func(r *chunkRow) { r.onFile = refs })
@@ -234,6 +236,9 @@ func (l *closeLook) compareChunks() error {
 			continue
 		}
 		lost[at.id] = true
+		if here, _ := l.c.on.holders(copies.Chunk{ID: at.id, Scheme: copies.SchemeOf(r.scheme)}); !here {
+			continue // its owner, who would know who has it, does not know it
+		}
 		there, err := l.c.on.onDisk(at.id)
 		if err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/skshohagmiah/bucketdb/replication/copies"
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
@@ -17,6 +18,8 @@ type facts struct {
 	files map[object.ChunkID]bool
 	busy  map[object.UploadID]bool
 	fail  error // of the listing of files, after the first
+	// look is what other holders say of a chunk; nil: there are none.
+	look func(object.ChunkID) map[string]error
 	// batches counts the times that views were opened.
 	batches int
 }
@@ -93,6 +96,16 @@ func (f *facts) known(_ context.Context, id object.ChunkID) (live, releasing boo
 func (f *facts) onDisk(id object.ChunkID) (bool, error)                     { return f.files[id], nil }
 func (f *facts) writing(_ context.Context, u object.UploadID) (bool, error) { return f.busy[u], nil }
 
+func (f *facts) holders(copies.Chunk) (here, elsewhere bool) { return true, f.look != nil }
+func (f *facts) lookFor(_ context.Context, c copies.Chunk, ask func(string) bool) (list []copies.Holding, err error) {
+	for node, bad := range f.look(c.ID) {
+		if ask(node) {
+			list = append(list, copies.Holding{Node: node, Now: true, Err: bad})
+		}
+	}
+	return list, nil
+}
+
 // checkedFacts gives files its name.
 type checkedFacts struct{ *facts }
 
@@ -113,7 +126,7 @@ func (p *partFacts) Close() { p.open-- }
 // Walk shows the facts in the order of a partition's keys.
 func (p *partFacts) Walk(ctx context.Context, to namespace.Visitor) error {
 	for _, id := range slices.SortedFunc(maps.Keys(p.chunks), compareChunks) {
-		to.Chunk(id, p.chunks[id])
+		to.Chunk(namespace.ChunkRef{ID: id}, p.chunks[id])
 	}
 	for _, e := range p.dentries {
 		to.Dentry(e.dir, e.Dentry, false)

@@ -11,6 +11,9 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/skshohagmiah/bucketdb/replication/copies"
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
@@ -156,6 +159,7 @@ func (c *checker) surveyOne(ctx context.Context, p object.PartitionID, v checked
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	j := &fileJoin{c: c, ctx: ctx, fail: cancel}
+	j.asks.SetLimit(checkAsks)
 	if files {
 		var stop func()
 		j.pull, stop = iter.Pull2(c.filesOf(ctx, p))
@@ -163,10 +167,14 @@ func (c *checker) surveyOne(ctx context.Context, p object.PartitionID, v checked
 		j.step()
 	}
 	if v != nil {
-		if err := v.Walk(ctx, c.surveyor(p, j)); err != nil {
-			if j.err != nil {
-				return j.err // which ended the walk
-			}
+		err := v.Walk(ctx, c.surveyor(p, j))
+		if bad := j.asks.Wait(); j.err == nil {
+			j.err = bad
+		}
+		if j.err != nil {
+			return j.err // which ended the walk
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -201,10 +209,10 @@ func (c *checker) surveyor(part object.PartitionID, j *fileJoin) namespace.Visit
 				c.count(chunkAt{part, e.Chunk}, -1)
 			}
 		},
-		Chunk: func(id object.ChunkID, refs int) {
+		Chunk: func(ch namespace.ChunkRef, refs int) {
 			c.r.Chunks++
-			c.count(chunkAt{part, id}, refs)
-			j.recorded(id)
+			c.count(chunkAt{part, ch.ID}, refs)
+			j.recorded(asKept(ch))
 		},
 		Foreign: func(id object.ChunkID, refs, held int) {
 			c.count(chunkAt{part, id}, refs)
@@ -275,6 +283,7 @@ type fileJoin struct {
 	at    object.ChunkID // the next file
 	there bool           // it is there
 	err   error
+	asks  errgroup.Group // about the chunks' other holders
 }
 
 // step goes on to the next file.
@@ -294,17 +303,82 @@ func (j *fileJoin) end(err error) {
 }
 
 // recorded takes the next chunk on record.
-func (j *fileJoin) recorded(id object.ChunkID) {
-	for j.there && compareChunks(j.at, id) < 0 {
+func (j *fileJoin) recorded(ch copies.Chunk) {
+	for j.there && compareChunks(j.at, ch.ID) < 0 {
 		j.stray()
 	}
+	here, elsewhere := j.c.on.holders(ch)
 	switch {
 	case j.err != nil:
-	case j.there && j.at == id:
+		return
+	case j.there && j.at == ch.ID:
 		j.step()
-	default:
-		j.missing(id)
+	case here:
+		j.missing(ch.ID)
 	}
+	if elsewhere && j.ctx.Err() == nil {
+		j.asks.Go(func() error {
+			err := j.c.lookElsewhere(j.ctx, ch)
+			if err != nil {
+				j.fail(err)
+			}
+			return err
+		})
+	}
+}
+
+// checkAsks is how many chunks are looked for at other nodes at once.
+const checkAsks = 16
+
+// lookElsewhere lists a chunk that another holder lacks. Who does not answer is
+// asked no more; what it holds is counted.
+func (c *checker) lookElsewhere(ctx context.Context, ch copies.Chunk) error {
+	list, err := c.on.lookFor(ctx, ch, c.says)
+	if err != nil {
+		return err
+	}
+	for _, h := range list {
+		switch kind := object.KindOf(h.Err); {
+		case h.Err == nil || !h.Now:
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case kind == object.KindNotFound || kind == object.KindCorrupt:
+			live, _, err := c.on.known(ctx, ch.ID)
+			if err != nil {
+				return err
+			}
+			if live { // after it was not there
+				c.problem(ProblemMissing, "chunk %s is missing at node %s, which is to hold it (%v)", ch.ID, h.Node, h.Err)
+			}
+		default:
+			c.unsaid(h.Node, h.Err)
+		}
+	}
+	return nil
+}
+
+// says reports whether a node has answered so far; what is not asked is counted.
+func (c *checker) says(node string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.silent[node]
+	if s != nil {
+		s.chunks++
+	}
+	return s == nil
+}
+
+// unsaid notes that a node did not answer about a chunk.
+func (c *checker) unsaid(node string, why error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.silent == nil {
+		c.silent = map[string]*silence{}
+	}
+	if c.silent[node] == nil {
+		c.silent[node] = &silence{why: why}
+	}
+	c.silent[node].chunks++
 }
 
 // missing lists a chunk that has no file. A file goes only after its record: one

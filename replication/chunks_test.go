@@ -3,9 +3,11 @@ package replication
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -351,4 +353,36 @@ func TestPlaces(t *testing.T) {
 	}
 	_, err = p.locate(object.ChunkID{}, copies.Scheme{Data: 4, Parity: 2})
 	wantKind(t, err, object.KindUnavailable)
+}
+
+// TestCheckAtEveryHolder: a check looks for each chunk at every node that is to hold it,
+// and says which node lacks one, or did not answer.
+func TestCheckAtEveryHolder(t *testing.T) {
+	tr := newTrio(t, testConfig(t))
+	tr.box(t)
+	o := mustPut(t, tr.Node, "a/b", randomBytes(5, 300_000))
+	list := tr.refs(t, o.Inode.ID)
+	waitFor(t, "three copies", func() bool { return good(t, tr.b.local, list) && good(t, tr.c.local, list) })
+	checkAtRest(t, tr.Node)
+	if err := tr.b.local.Delete(t.Context(), list[1].ID); err != nil {
+		t.Fatal(err)
+	}
+	check := func() *CheckReport {
+		t.Helper()
+		r, err := tr.Check(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	r := check()
+	if len(r.Problems) != 1 || r.Problems[0].Kind != ProblemMissing || !strings.Contains(r.Problems[0].Text, "node b") || !strings.Contains(r.Problems[0].Text, list[1].ID.String()) {
+		t.Errorf("one chunk is gone at b: %v", r.Problems)
+	}
+	tr.c.proxy.Die()
+	r = check()
+	want := fmt.Sprintf("node c did not answer: %d chunks", len(list))
+	if len(r.Problems) != 2 || r.Problems[1].Kind != ProblemUnchecked || !strings.Contains(r.Problems[1].Text, want) {
+		t.Errorf("c is cut off, and %d chunks are there: %v", len(list), r.Problems)
+	}
 }

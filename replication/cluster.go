@@ -74,7 +74,6 @@ func (n *Node) openCluster(ctx context.Context) (err error) {
 		return err
 	}
 	n.net.HandleHTTP(n.copies.Handler())
-	n.net.HandleCall(methodRanges, n.serveRanges)
 	n.pins.Serve(n.net)
 	n.serveCalls()
 	if n.access, err = access.New(access.Config{Self: n.cfg.NodeID, Transport: n.net, Check: n.admit, Logger: n.log}); err != nil {

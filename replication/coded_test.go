@@ -109,6 +109,18 @@ func TestFourPlusTwo(t *testing.T) {
 			t.Fatal(m)
 		}
 	}
+	// The layout of width 3 is older than five of the nodes.
+	s, err := nodes[0].Control(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	short := spreadOut(s, mustScheme(t, "rs:2+1")) != nil
+	_, err = nodes[3].MakeBucket(ctx, "narrow", BucketOptions{Scheme: mustScheme(t, "rs:2+1")})
+	if short {
+		wantKind(t, err, object.KindUnavailable)
+	} else if err != nil {
+		t.Fatal(err)
+	}
 	// A bucket of a new width is used at once, from other nodes than the one that made it.
 	mkBox(t, nodes[4], "box", coded)
 	const objects = 12

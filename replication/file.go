@@ -140,21 +140,29 @@ func (n *Node) ReadDir(ctx context.Context, dir object.InodeID, cursor string, l
 // Attributes that live elsewhere are fetched by partition; an entry whose
 // inode went meanwhile has none.
 func (n *Node) readDir(ctx context.Context, dir object.InodeID, from string, limit int, plus, shadow bool) (entries []object.DirEntry, stored []string, err error) {
-	for attempt := 0; ; attempt++ {
+	for attempt, again := 0, 0; ; attempt++ {
 		var moving *namespace.TxRef
-		if entries, stored, moving, err = n.readDirOnce(ctx, dir, from, limit, plus, shadow); err != nil || moving == nil {
-			break
+		entries, stored, moving, err = n.readDirOnce(ctx, dir, from, limit, plus, shadow)
+		if err == nil && moving != nil {
+			// A rename that is under way, or was left half way, shows under one name.
+			if err = n.meet(ctx, *moving, dir.Partition(), attempt, nil); err == nil {
+				continue
+			}
 		}
-		// A rename that is under way, or was left half way, shows under one name.
-		if err = n.meet(ctx, *moving, dir.Partition(), attempt, nil); err != nil {
-			break
+		if err != nil || !plus {
+			return entries, stored, err
 		}
+		whole, err := n.fillAttrs(ctx, entries)
+		if err != nil || whole || again >= maxRereads {
+			return entries, stored, err
+		}
+		again++ // an inode went before its partition was looked at: the name may lead to another by now
 	}
-	if err != nil || !plus {
-		return entries, stored, err
-	}
-	return n.fillAttrs(ctx, entries, stored)
 }
+
+// maxRereads bounds how often a directory is read again for an inode that is gone:
+// it may be gone for good, and its name yet to be mended.
+const maxRereads = 5
 
 func (n *Node) readDirOnce(ctx context.Context, dir object.InodeID, from string, limit int, plus, shadow bool) (entries []object.DirEntry, stored []string, moving *namespace.TxRef, err error) {
 	err = n.inView(ctx, dir.Partition(), func(v *namespace.View) error {
@@ -173,7 +181,10 @@ func (n *Node) readDirOnce(ctx context.Context, dir object.InodeID, from string,
 	return entries, stored, moving, err
 }
 
-func (n *Node) fillAttrs(ctx context.Context, entries []object.DirEntry, stored []string) ([]object.DirEntry, []string, error) {
+// fillAttrs reads the inodes that live in other partitions; whole is false when one
+// was not there any more.
+func (n *Node) fillAttrs(ctx context.Context, entries []object.DirEntry) (whole bool, err error) {
+	whole = true
 	elsewhere := map[object.PartitionID][]int{}
 	for i, e := range entries {
 		if e.Attr == nil {
@@ -188,14 +199,15 @@ func (n *Node) fillAttrs(ctx context.Context, entries []object.DirEntry, stored 
 					return err
 				}
 				entries[i].Attr = ino
+				whole = whole && ino != nil
 			}
 			return nil
 		})
 		if err != nil {
-			return nil, nil, err
+			return false, err
 		}
 	}
-	return entries, stored, nil
+	return whole, nil
 }
 
 // Create makes a new node (mkdir, mknod, symlink, open with O_CREAT). When the

@@ -289,5 +289,5 @@ func writeLayout(f vfs.FS, dir string, l *layout) error {
 	if err != nil {
 		return err
 	}
-	return writeDurably(f, opLayout, dir, layoutName, append(b, '\n'), 0o644)
+	return vfs.WriteBytes(f, opLayout, filepath.Join(dir, layoutName), 0o644, append(b, '\n'))
 }

@@ -47,14 +47,18 @@ type lister struct {
 	enter func(*object.Inode) error
 }
 
-// listPage is how many entries of one directory are asked for at a time.
-const listPage = 512
+// minLook is how many entries of a directory are asked for at least.
+const minLook = 16
 
 // walk lists a directory whose keys all begin with base.
 func (l *lister) walk(dir object.InodeID, base string) error {
 	start, ok := l.startIn(base)
 	for ok && !l.full {
-		entries, stored, err := l.n.readDir(l.ctx, dir, start, listPage, true, false)
+		// All that the page can take of it, and one to see whether there is more, in one
+		// look: between two a name could move from what is behind to what is ahead.
+		// (Pages above DefaultListLimit take several: each level of the walk holds one.)
+		look := min(max(l.o.Limit-len(l.page.Objects)-len(l.page.Prefixes)+1, minLook), DefaultListLimit+1)
+		entries, stored, err := l.n.readDir(l.ctx, dir, start, look, true, false)
 		if object.IsKind(err, object.KindStale) {
 			return nil // it went meanwhile
 		}
@@ -66,7 +70,7 @@ func (l *lister) walk(dir object.InodeID, base string) error {
 				return err
 			}
 		}
-		if len(entries) == 0 {
+		if len(entries) < look {
 			return nil
 		}
 		next := stored[len(stored)-1] + "\x00"

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -294,6 +295,9 @@ func (n *Node) settleLists(ctx context.Context, width int, todo map[int]*taking)
 		slices.SortFunc(ids, compareIDs)
 		for some := range slices.Chunk(ids, ownerBatch) {
 			refs, settled, err := n.lookUp(ctx, owner, some)
+			if err == nil {
+				settled, err = n.refuseOrphans(ctx, owner, some, refs, settled)
+			}
 			if err != nil {
 				return err
 			}
@@ -332,7 +336,7 @@ func compareIDs(a, b object.ChunkID) int {
 }
 
 // lookUp asks an owner about chunks. refs are those that are live, gone those that are
-// being dropped. What is in neither is not committed yet, or is an orphan.
+// being dropped. What is in neither is not committed yet, was dropped, or is an orphan.
 func (n *Node) lookUp(ctx context.Context, owner object.PartitionID, ids []object.ChunkID) (refs []namespace.ChunkRef, gone []object.ChunkID, err error) {
 	if int(owner) >= len(n.parts) {
 		return nil, ids, nil // of a store that this is not
@@ -358,6 +362,46 @@ func (n *Node) lookUp(ctx context.Context, owner object.PartitionID, ids []objec
 		return nil
 	})
 	return refs, gone, err
+}
+
+// refuseOrphans adds to gone what no entry will ever name: of ids that are in neither refs nor
+// gone, those of uploads that nobody has under way. As the orphan audit does, which drops
+// their files, the owner refuses the upload first. The others are waited for.
+func (n *Node) refuseOrphans(ctx context.Context, owner object.PartitionID, ids []object.ChunkID, refs []namespace.ChunkRef, gone []object.ChunkID) ([]object.ChunkID, error) {
+	if len(refs)+len(gone) == len(ids) {
+		return gone, nil
+	}
+	known := map[object.ChunkID]bool{}
+	for _, c := range refs {
+		known[c.ID] = true
+	}
+	for _, id := range gone {
+		known[id] = true
+	}
+	orphans := map[object.UploadID][]object.ChunkID{}
+	for _, id := range ids {
+		if !known[id] {
+			orphans[id.Upload] = append(orphans[id.Upload], id)
+		}
+	}
+	spared, err := n.underway(ctx, slices.Collect(maps.Keys(orphans)))
+	if err != nil {
+		return gone, err
+	}
+	for upload, list := range orphans {
+		if spared[upload] {
+			continue
+		}
+		if _, err := n.do(ctx, owner, &namespace.Command{Refuse: &namespace.RefuseUpload{Upload: upload}}); err != nil {
+			return gone, err
+		}
+		unknown, err := n.unknown(ctx, owner, list) // after it: what is committed by now is fetched in the next round
+		if err != nil {
+			return gone, err
+		}
+		gone = append(gone, unknown...)
+	}
+	return gone, nil
 }
 
 // fetch makes sure that this node has its copy or shard of a live chunk, whole. ok:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -313,11 +314,55 @@ func TestFourthNode(t *testing.T) {
 		}
 		return nil
 	})
+	checkDrop(t, nodes, list[0])
 	settledOn(t, fourth)
-	checkRanges(t, fourth)
+	checkRanges(t, nodes)
 	for _, more := range append(added, wrote) {
 		more.check(t, fourth)
 	}
+}
+
+// checkDrop: a copy that is at no holder of its chunk stays until a quorum of the
+// holders has good ones.
+func checkDrop(t *testing.T, nodes []*Node, c namespace.ChunkRef) {
+	t.Helper()
+	var in []*Node
+	var out *Node
+	for _, n := range nodes {
+		if n.holdsNow(placement.NodeID(n.cfg.NodeID), c) {
+			in = append(in, n)
+		} else {
+			out = n
+		}
+	}
+	data, err := in[0].chunks.ReadAll(t.Context(), c.ID, [32]byte(c.SHA256))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.chunks.Put(t.Context(), c.ID, data); err != nil {
+		t.Fatal(err)
+	}
+	if err := in[0].chunks.Delete(t.Context(), c.ID); err != nil {
+		t.Fatal(err)
+	}
+	damageFile(t, in[1], c.ID) // one of three is good now
+	if _, err := out.dropMoved(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := out.chunks.Has(c.ID); err != nil || !ok {
+		t.Fatalf("a copy was dropped of which one holder has another: %v", err)
+	}
+	if left, err := in[0].compare(t.Context()); left || err != nil {
+		t.Fatalf("left %v, %v", left, err)
+	}
+	eventually(t, "the drop, now that two have it", func() error {
+		left, err := out.dropMoved(t.Context())
+		if ok, _ := out.chunks.Has(c.ID); ok || left || err != nil {
+			return fmt.Errorf("there %v, left %v: %v", ok, left, err)
+		}
+		return nil
+	})
+	eventually(t, "the damaged copy whole again", func() error { return missingAt([]namespace.ChunkRef{c}, out.places, nodes) })
 }
 
 // settledOn waits until every partition is where the plan has it.
@@ -533,4 +578,93 @@ func TestMoverStopped(t *testing.T) {
 		t.Fatalf("%d bytes came after the stop, of %d in all: it began anew", again, all)
 	}
 	wrote.check(t, second)
+}
+
+// TestUploadAcrossMove: a chunk of an upload that is under way while its group moves is
+// waited for, and comes along; one of an upload that nobody drives any more is not.
+func TestUploadAcrossMove(t *testing.T) {
+	first := joinNode(t, nil, "n1")
+	if _, err := first.CreateBucket(t.Context(), "box", "me"); err != nil {
+		t.Fatal(err)
+	}
+	orphan := object.ChunkID{Owner: 1, Upload: newUploadID()} // of a process that is no more
+	if _, err := first.copies.PutPieces(t.Context(), orphan, copies.Copies(3), [][]byte{[]byte("left behind")}, func() {}); err != nil {
+		t.Fatal(err)
+	}
+	body, r := strings.Repeat("slow", 50_000), make(chan string)
+	done := make(chan error, 1)
+	go func() {
+		_, err := first.Put(t.Context(), "box", "slow", &parts{from: r}, PutOptions{Size: int64(len(body))})
+		done <- err
+	}()
+	r <- body[:150_000] // two chunks, and some
+	onDisk := func() (ids []object.ChunkID) {
+		owners, err := first.chunks.Partitions()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range owners {
+			if err := first.chunks.Each(t.Context(), p, object.ChunkID{}, func(id object.ChunkID) error {
+				if id != orphan {
+					ids = append(ids, id)
+				}
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return ids
+	}
+	eventually(t, "two chunks on disk", func() error {
+		if n := len(onDisk()); n < 2 {
+			return fmt.Errorf("%d", n)
+		}
+		return nil
+	})
+	waiting := map[int]bool{}
+	l := first.places.byWidth[3].Load()
+	for _, id := range onDisk() {
+		waiting[l.Group(id)] = true
+	}
+	second := joinNode(t, first, "n2")
+	eventually(t, "the groups without the upload", func() error {
+		s, err := first.Control(t.Context())
+		if err != nil {
+			return err
+		}
+		for i, g := range s.Layout(3).Groups {
+			if moved := g.Next == nil && slices.Contains(g.Holders, "n2"); moved == waiting[i] {
+				return fmt.Errorf("group %d is on %q, going to %q; of the upload: %v", i, g.Holders, g.Next, waiting[i])
+			}
+		}
+		return nil
+	})
+	r <- body[150_000:]
+	close(r)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	nodes := []*Node{first, second}
+	placed(t, first, 2, nodes...)
+	complete(t, nodes)
+	objects{"slow": body}.check(t, second)
+}
+
+// parts is a body that comes in parts.
+type parts struct {
+	from chan string
+	rest string
+}
+
+func (p *parts) Read(b []byte) (int, error) {
+	if p.rest == "" {
+		more, ok := <-p.from
+		if !ok {
+			return 0, io.EOF
+		}
+		p.rest = more
+	}
+	n := copy(b, p.rest)
+	p.rest = p.rest[n:]
+	return n, nil
 }

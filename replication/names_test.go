@@ -573,3 +573,70 @@ func TestRenameOfWhatMovedThere(t *testing.T) {
 		}
 	}
 }
+
+// TestListIsOneLook: a listing of one directory is one look at it: of a file that is
+// renamed to and fro, and replaced by one whose inode lives elsewhere, every listing
+// shows one name.
+func TestListIsOneLook(t *testing.T) {
+	n, ctx := nodeOf(t, 4)
+	a, b := apart(t, n)
+	newFile(t, n, a, "x", "one")
+	newFile(t, n, a, "z", "always")
+	stop := make(chan struct{})
+	done := make(chan error, 2)
+	var moved, replaced atomic.Int64
+	go func() {
+		var err error
+		for i := 0; err == nil; i++ {
+			select {
+			case <-stop:
+				done <- nil
+				return
+			default:
+			}
+			from, to := "x", "y"
+			if i%2 == 1 {
+				from, to = to, from
+			}
+			err = n.Rename(ctx, a, from, a, to, RenameFlags{})
+			moved.Add(1)
+		}
+		done <- err
+	}()
+	go func() {
+		var err error
+		for i := 0; err == nil; i++ {
+			select {
+			case <-stop:
+				done <- nil
+				return
+			default:
+			}
+			if _, err = n.CreateWith(ctx, b, "new", NewNode{Mode: 0o600}, strings.NewReader("new"), WriteOptions{Size: 3}); err == nil {
+				err = n.Rename(ctx, b, "new", a, "z", RenameFlags{})
+				replaced.Add(1)
+			}
+		}
+		done <- err
+	}()
+	for len(done) == 0 && (moved.Load() < 500 || replaced.Load() < 100) {
+		page, err := n.List(ctx, "box", ListOptions{Prefix: "a/"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var keys []string
+		for _, o := range page.Objects {
+			keys = append(keys, strings.TrimPrefix(o.Key, "a/"))
+		}
+		if got := strings.Join(keys, " "); got != " x z" && got != " y z" {
+			t.Errorf("a listing shows %q", got)
+			break
+		}
+	}
+	close(stop)
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -17,10 +17,6 @@ import (
 // leader for a hash of each range of what it has to hold, and reads the ranges that differ.
 
 const (
-	// methodRanges asks who leads a partition for the ranges of the node that asks:
-	// partition(2) → epoch(8), then count(8) and sum(8) of each range; big-endian. The
-	// number crosses the wire: never used again for something else.
-	methodRanges uint16 = 0x68
 	// ranges is how many there are: by the first byte of a chunk's upload id, as its file's directory.
 	ranges      = 256
 	rangesBytes = 8 + 16*ranges
@@ -65,7 +61,8 @@ func decodeRanges(b []byte) (*rangeSums, error) {
 	return s, nil
 }
 
-// serveRanges sums up what the node that asks has to hold.
+// serveRanges sums up what the node that asks has to hold: partition(2) → epoch(8), then
+// count(8) and sum(8) of each range, big-endian.
 func (n *Node) serveRanges(ctx context.Context, from transport.Peer, request []byte) ([]byte, error) {
 	if len(request) != 2 {
 		return nil, object.Errorf(object.KindInvalid, "a question of %d bytes about ranges of chunks", len(request))

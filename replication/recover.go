@@ -268,7 +268,7 @@ func (s *stopped) begin(ctx context.Context, plan *recovery.Plan, begun []byte) 
 	if err := s.rehearse(ctx, plan); err != nil {
 		return err
 	}
-	return writeDurably(s.cfg.FS, opRecovery, s.cfg.MetadataPath, recoveryName, b, 0o600)
+	return vfs.WriteBytes(s.cfg.FS, opRecovery, s.recoveryPath(), 0o600, b)
 }
 
 // rehearse makes sure that the control state takes the plan, where its log goes on.

@@ -120,7 +120,7 @@ func TestRecoverOneOfThree(t *testing.T) {
 		t.Fatal(err)
 	}
 	putSome(t, nodes[0], "early", 20)
-	settled(t, nodes[0])
+	inForce(t, nodes[0], 3, 3)
 	putSome(t, nodes[1], "late", 20)
 	was, err := nodes[0].Control(t.Context())
 	if err != nil {
@@ -179,7 +179,7 @@ func TestRecoverOneOfThree(t *testing.T) {
 		cfg.Join = []string{n.cfg.Peer}
 		all = append(all, reopened(t, cfg))
 	}
-	settled(t, n)
+	inForce(t, n, 3, 3)
 	for _, n := range all {
 		getSome(t, n, "early", 20)
 		getSome(t, n, "late", 20)
@@ -197,7 +197,7 @@ func TestRecoverKilled(t *testing.T) {
 	if _, err := nodes[0].CreateBucket(t.Context(), "box", "me"); err != nil {
 		t.Fatal(err)
 	}
-	settled(t, nodes[0])
+	inForce(t, nodes[0], 3, 3)
 	putSome(t, nodes[0], "k", 20)
 	cfgs := []Config{nodes[0].cfg, nodes[1].cfg, nodes[2].cfg}
 	// As kill -9 leaves them, but for what the disk has: copies of the open directories.
@@ -348,7 +348,7 @@ func TestRecoverSeveral(t *testing.T) {
 // inForce waits until the control group has so many voters, and every other partition.
 func inForce(t testing.TB, n *Node, voters, replicas int) {
 	t.Helper()
-	waitFor(t, fmt.Sprintf("%d replicas of every partition", replicas), func() bool {
+	there := func() bool {
 		s, err := n.Control(t.Context())
 		return err == nil && !slices.ContainsFunc(s.Partitions, func(p control.Partition) bool {
 			want := replicas
@@ -357,7 +357,12 @@ func inForce(t testing.TB, n *Node, voters, replicas int) {
 			}
 			return len(p.Replicas) != want || slices.ContainsFunc(p.Replicas, func(r control.Replica) bool { return r.State != control.InForce })
 		})
-	})
+	}
+	for deadline := time.Now().Add(4 * time.Minute); !there(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("gave up waiting for %d replicas of every partition", replicas)
+		}
+	}
 }
 
 // bucketPartition is where the bucket's root directory is.

@@ -26,6 +26,7 @@ type partition struct {
 	here    atomic.Pointer[replica]
 	// strayed: there may be strays, rewriting: there may be walks.
 	strayed, rewriting atomic.Bool
+	recount            atomic.Int64 // when strays are counted again, ns since 1970
 	// opening holds a token while the replica's stores are being opened or dropped. An
 	// opening that was given up goes on until the disk answers.
 	opening chan struct{}

@@ -29,9 +29,12 @@ const (
 	// rewriteStep is how many bytes of a file are rewritten under one pin: what is
 	// replaced goes only when the pin does.
 	rewriteStep = 64 << 20
-	// strayBatch is how many strays are listed at a time, strayCount how many of a partition are counted.
+	// strayBatch is how many strays are listed at a time, strayCount how many of a partition
+	// are counted. While there are many that is done every strayPoll.
 	strayBatch = 64
-	strayCount = 10000
+	strayCount = 1000
+	strayMany  = 100
+	strayPoll  = 10 * time.Second
 	// strayWait is how long a file is left alone that could not be rewritten.
 	strayWait = time.Minute
 )
@@ -81,7 +84,13 @@ func (n *Node) walk(p *partition, w *namespace.Rewrite) error {
 			return nil
 		}
 	}
+	if time.Now().UnixNano() < p.recount.Load() {
+		return nil
+	}
 	left, err := n.countStrays(n.ctx)
+	if left > strayMany {
+		p.recount.Store(time.Now().Add(strayPoll).UnixNano())
+	}
 	if err != nil || left == w.Progress.Left && left > 0 {
 		return err
 	}
@@ -118,18 +127,29 @@ func (n *Node) walkStep(w *namespace.Rewrite) error {
 	if err := l.walk(w.Dir, ""); err != nil {
 		return err
 	}
-	other := map[object.PartitionID][]object.InodeID{}
+	other := map[object.PartitionID]*reschemed{}
 	for _, o := range l.page.Objects {
 		if o.Inode.IsDir() {
 			continue // entered
 		}
-		if at.Seen++; o.Inode.Scheme != w.Scheme {
-			id := o.Inode.ID
-			other[id.Partition()] = append(other[id.Partition()], id)
+		if at.Seen++; o.Inode.Scheme == w.Scheme {
+			continue
+		}
+		id := o.Inode.ID.Partition()
+		if other[id] == nil {
+			other[id] = &reschemed{}
+		}
+		if list := other[id].add(o.Inode); list != nil {
+			if err := set(id, list...); err != nil {
+				return err
+			}
 		}
 	}
-	for id, inodes := range other {
-		if err := set(id, inodes...); err != nil {
+	for id, rest := range other {
+		if len(rest.list) == 0 {
+			continue
+		}
+		if err := set(id, rest.list...); err != nil {
 			return err
 		}
 	}
@@ -142,6 +162,35 @@ func (n *Node) walkStep(w *namespace.Rewrite) error {
 		*at = namespace.Progress{Pass: at.Pass + 1}
 	}
 	return nil
+}
+
+// reschemed gathers inodes of a partition for an entry that fits a transaction of the
+// store: it writes each of them again.
+type reschemed struct {
+	list  []object.InodeID
+	bytes int
+}
+
+// maxReschemed bounds the records that one SetScheme writes again, in bytes. One more
+// is the largest that there is (object.MaxXattrTotal).
+const maxReschemed = 256 << 10
+
+// add takes an inode in; full: the list is an entry, and a new one has begun.
+func (g *reschemed) add(i *object.Inode) (full []object.InodeID) {
+	g.list = append(g.list, i.ID)
+	g.bytes += 512 + len(i.Target) + len(i.ContentType) + len(i.ETagValue)
+	for name, value := range i.Meta {
+		g.bytes += len(name) + len(value)
+	}
+	for name, value := range i.Xattrs {
+		g.bytes += len(name) + len(value)
+	}
+	if g.bytes < maxReschemed {
+		return nil
+	}
+	full = g.list
+	*g = reschemed{}
+	return full
 }
 
 // countStrays is about how many strays the cluster has.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/skshohagmiah/bucketdb/replication/control"
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
+	"github.com/skshohagmiah/bucketdb/replication/placement"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
@@ -91,6 +92,9 @@ func (n *Node) provide(ctx context.Context, scheme object.Scheme) error {
 		if err := enoughNodes(s, scheme); err != nil {
 			return err
 		}
+		if err := spreadOut(s, scheme); err != nil {
+			return err
+		}
 		if has(s, scheme) {
 			return n.awaitScheme(ctx, scheme)
 		}
@@ -135,6 +139,26 @@ func enoughNodes(s *control.State, scheme object.Scheme) error {
 	}
 	return object.Errorf(object.KindInvalid, "%s needs %d nodes that take data, one for each shard, and the cluster has %d: add nodes, choose copies (replicated:3), or fewer shards (rs:%d+1)",
 		scheme, need, nodes, nodes-1)
+}
+
+// spreadOut refuses shards in a layout that copies or other shards have used since
+// there were fewer nodes, until its groups have got as many holders as there are shards.
+func spreadOut(s *control.State, scheme object.Scheme) error {
+	l := s.Layout(scheme.Width())
+	if scheme.Copies() || l == nil {
+		return nil
+	}
+	short := 0
+	for _, g := range l.Groups {
+		if slices.Contains(g.Holders, placement.None) {
+			short++
+		}
+	}
+	if short == 0 {
+		return nil
+	}
+	return object.Errorf(object.KindUnavailable, "data is still being moved to nodes that joined: %d of %d groups of chunks have not %d holders yet: try again when it is done, or choose copies",
+		short, len(l.Groups), scheme.Width())
 }
 
 // inherit gives the record of a directory that is to be made the scheme of its parent.

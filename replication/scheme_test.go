@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
@@ -463,4 +465,57 @@ func TestARewriteGoesOnWhereItFailed(t *testing.T) {
 	if oldChunks(t, n, object.DefaultScheme) > 0 {
 		t.Error("old chunks are left")
 	}
+}
+
+// TestRewritesOfLargeRecords: names whose records together are more than an entry can
+// write again; and of a bucket that goes meanwhile nothing is left.
+func TestRewritesOfLargeRecords(t *testing.T) {
+	n, ctx := newNode(t)
+	two := mustScheme(t, "replicated:2")
+	b, err := n.Bucket(ctx, "box")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const files = 300 // of 120 KB of attributes, in one partition
+	var g errgroup.Group
+	g.SetLimit(16)
+	for i := range files {
+		g.Go(func() error {
+			ino, _, err := n.Create(ctx, b.Root, fmt.Sprint(i), NewNode{Type: object.TypeRegular, Mode: 0o644}, true)
+			for k := range 2 {
+				if err == nil {
+					err = n.SetXattr(ctx, ino.ID, fmt.Sprintf("user.%d", k), randomBytes(1, 60_000), false, false)
+				}
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.SetScheme(ctx, "box", two); err != nil {
+		t.Fatal(err)
+	}
+	rewritten(t, n, "box")
+	for i := range files {
+		o, err := n.Stat(ctx, "box", fmt.Sprint(i))
+		if err != nil || o.Inode.Scheme != two || len(o.Inode.Xattrs) != 2 {
+			t.Fatal(o.Inode, err)
+		}
+	}
+
+	gone := mkBox(t, n, "gone", two)
+	if _, err := n.SetScheme(ctx, "gone", object.DefaultScheme); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.DeleteBucket(ctx, "gone"); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "its rewrite to go", func() bool {
+		r, err := n.Rewriting(ctx, gone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r == nil
+	})
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -166,11 +165,11 @@ func (n *Node) keepSecrets(secrets []transport.Secret) error {
 		b.WriteString(s.Reveal() + "\n")
 	}
 	if path := n.cfg.SecretFile; path != "" && n.joinToken != "" && !n.ready.Load() {
-		if err := writeDurably(n.cfg.FS, opSecret, filepath.Dir(path), filepath.Base(path), []byte(b.String()), 0o600); err != nil {
+		if err := vfs.WriteBytes(n.cfg.FS, opSecret, path, 0o600, []byte(b.String())); err != nil {
 			return object.Errorf(object.KindOf(err), "the new cluster's secret cannot be written to %s: %w", path, err)
 		}
 	}
-	return writeDurably(n.cfg.FS, opSecret, n.cfg.MetadataPath, secretName, []byte(b.String()), 0o600)
+	return vfs.WriteBytes(n.cfg.FS, opSecret, filepath.Join(n.cfg.MetadataPath, secretName), 0o600, []byte(b.String()))
 }
 
 // JoinToken is the cluster's secret if this start made it, to be shown once; else "".
@@ -285,21 +284,4 @@ func ownAddress() (string, error) {
 		return "", object.Errorf(object.KindInvalid, "this machine has %d addresses (%s): say with --advertise at which of them, or under which name, other nodes reach this one", len(found), strings.Join(found, ", "))
 	}
 	return found[0], nil
-}
-
-// writeDurably writes a whole small file: temp file, fsync, rename, directory fsync.
-func writeDurably(f vfs.FS, op vfs.Op, dir, name string, b []byte, mode fs.FileMode) (err error) {
-	tmp := filepath.Join(dir, name+".tmp")
-	file, err := f.OpenFile(op, tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(b)
-	if err = errors.Join(err, file.Sync(op), file.Close()); err != nil {
-		return err
-	}
-	if err := f.Rename(op, tmp, filepath.Join(dir, name)); err != nil {
-		return err
-	}
-	return f.SyncDir(op, dir)
 }

@@ -176,7 +176,7 @@ func TestSecretsChangeUnderLoad(t *testing.T) {
 		for _, s := range secrets {
 			text += s.Reveal() + "\n"
 		}
-		if err := writeDurably(vfs.OS(), opSecret, filepath.Dir(file), filepath.Base(file), []byte(text), 0o600); err != nil {
+		if err := vfs.WriteBytes(vfs.OS(), opSecret, file, 0o600, []byte(text)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -112,6 +112,9 @@ func finding(kind replication.ProblemKind) api.Finding {
 	case replication.ProblemStray:
 		f.Meaning = "A file takes space and belongs to nothing. No data is affected."
 		f.Advice = "Nothing: an audit at the start of the node and every hour asks the file's owner and drops it. Report it if it is still there after two hours. Do not delete files by hand."
+	case replication.ProblemUnchecked:
+		f.Meaning = "A node did not answer, so it is not known whether it has its copies or shards. No data need be affected: the other holders are listed by themselves."
+		f.Advice = "Look whether the node runs and is reached from the one that checked, and check again."
 	case replication.ProblemReferences:
 		f.Meaning = "A chunk is counted as used more or less often than it is. Too often: its space will not come back. Too seldom: deleting one of its users could drop what another needs."
 		f.Advice = "Delete nothing that was copied or linked before you made a backup. This is a fault of BucketDB: report it with this output."

@@ -232,7 +232,7 @@ func (a *app) mbCommand() *cobra.Command {
 		}),
 	}
 	c.Flags().StringVar(&owner, "owner", "", "whose bucket it is")
-	c.Flags().StringVar(&storage, "storage", "", "how data is kept: replicated:COPIES or rs:DATA+PARITY (default replicated:3)")
+	c.Flags().StringVar(&storage, "scheme", "", "how data is kept: replicated:COPIES or rs:DATA+PARITY (default replicated:3)")
 	return c
 }
 

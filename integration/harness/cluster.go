@@ -14,6 +14,7 @@ import (
 
 	"github.com/skshohagmiah/bucketdb/replication/transport"
 	"github.com/skshohagmiah/bucketdb/server/api"
+	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
 // ports of every node that has a network namespace, and an address, of its own.
@@ -160,6 +161,35 @@ func (c *Cluster) Settled(ctx context.Context, at *Node, voters int, limit time.
 	})
 }
 
+// Balanced waits until node at sees everything where it shall be: these nodes, and
+// no others, are up and have what is planned for them.
+func (c *Cluster) Balanced(ctx context.Context, at *Node, ids []string, limit time.Duration) error {
+	cl, err := at.Client(api.ClientOptions{Retries: -1})
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	return Poll(ctx, limit, func() error {
+		s, err := cl.Cluster(ctx)
+		if err != nil {
+			return err
+		}
+		var up []string
+		for _, n := range s.Nodes {
+			if n.State == "up" {
+				up = append(up, n.ID)
+			}
+			if n.State == "up" && n.Replicas != n.PlannedReplicas || n.State != "up" && n.State != "removed" {
+				return fmt.Errorf("node %s is %s with %d of %d replicas: %s", n.ID, n.State, n.Replicas, n.PlannedReplicas, n.Note)
+			}
+		}
+		if slices.Sort(up); !slices.Equal(up, ids) || !s.Progress.Done || s.Old {
+			return fmt.Errorf("%v are up, not %v, or not all is done: %+v", up, ids, s.Progress)
+		}
+		return nil
+	})
+}
+
 // settled says which partitions have not that many voters, or others beside them.
 func settled(s api.Placement, voters int) error {
 	var short []string
@@ -170,7 +200,8 @@ func settled(s api.Placement, voters int) error {
 				good++
 			}
 		}
-		if good != voters || len(p.Replicas) != voters {
+		control := p.ID == object.Control && good >= voters // which may have more, and learners
+		if !control && (good != voters || len(p.Replicas) != voters) {
 			short = append(short, fmt.Sprintf("%d %v", p.ID, p.Replicas))
 		}
 	}

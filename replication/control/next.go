@@ -94,7 +94,7 @@ func NewPlan(s *State) (*Plan, error) {
 	data.Epoch = 0 // the header's counts
 	control := placement.NewMap(1)
 	control.Partitions[0] = s.today(object.Control)
-	voters, err := placement.Plan(nodes, s.Settings.Voters, control)
+	voters, err := placement.Plan(nodes, s.voters(), control)
 	if err != nil {
 		return nil, err
 	}
@@ -178,6 +178,22 @@ func (s *State) Plannable() (nodes []placement.Node) {
 		nodes = append(nodes, p)
 	}
 	return nodes
+}
+
+// voters is how many voters the control group shall have: up to the setting, and one
+// that drains is none of them while any other is there. A setting of five would
+// otherwise keep the fifth of five nodes, whose vote no other can take, from leaving.
+func (s *State) voters() int {
+	staying := 0
+	for i := range s.Nodes {
+		if n := &s.Nodes[i]; n.Life == NodeUp && !n.Draining && n.Weight > 0 {
+			staying++
+		}
+	}
+	if staying == 0 {
+		return s.Settings.Voters
+	}
+	return min(s.Settings.Voters, staying)
 }
 
 // today lists the nodes that have a partition or are about to, in order of

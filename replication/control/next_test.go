@@ -276,3 +276,34 @@ func BenchmarkLarge(b *testing.B) {
 		}
 	})
 }
+
+// TestDrainedGivesUpItsVote: of five nodes that all vote in the control group, one that
+// drains is a voter no more, though there is no sixth to take its place: the setting says
+// how many voters there are at most.
+func TestDrainedGivesUpItsVote(t *testing.T) {
+	s := newStore(t)
+	s.ok(bootstrapOf("n0", 1, 1))
+	for i := 1; i < MaxVoters; i++ {
+		s.joined(nodeName(i), byte(i+1))
+	}
+	s.ok(&Command{Drain: &Drain{Node: "n0"}})
+	voters := func() []NodeID {
+		t.Helper()
+		plan, err := NewPlan(s.load())
+		if err != nil {
+			t.Fatal(err)
+		}
+		target, err := decodeTarget(plan.Target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return target.Voters
+	}
+	if got := voters(); len(got) != MaxVoters-1 || slices.Contains(got, "n0") {
+		t.Errorf("with n0 drained %v vote", got)
+	}
+	s.ok(&Command{Drain: &Drain{Node: "n0", Undo: true}})
+	if got := voters(); len(got) != MaxVoters || !slices.Contains(got, "n0") {
+		t.Errorf("with n0 back %v vote", got)
+	}
+}

@@ -3,6 +3,7 @@ package copies
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	"github.com/skshohagmiah/bucketdb/storage/chunk"
@@ -146,6 +147,17 @@ type Holding struct {
 // a put promises, at its old and at its new place. SHA256 may be zero: then what
 // they have is checked against their own headers only.
 func (s *Store) Survey(ctx context.Context, c Chunk) (list []Holding, quorum bool, err error) {
+	return s.look(ctx, c, nil, true)
+}
+
+// Look is Survey by names and headers alone, at those holders that ask picks: whether
+// they have it, and not whether what they have can be read.
+func (s *Store) Look(ctx context.Context, c Chunk, ask func(node string) bool) ([]Holding, error) {
+	list, _, err := s.look(ctx, c, ask, false)
+	return list, err
+}
+
+func (s *Store) look(ctx context.Context, c Chunk, ask func(node string) bool, verify bool) (list []Holding, quorum bool, err error) {
 	if err := s.enter(); err != nil {
 		return nil, false, err
 	}
@@ -154,8 +166,11 @@ func (s *Store) Survey(ctx context.Context, c Chunk) (list []Holding, quorum boo
 	if err != nil {
 		return nil, false, err
 	}
+	if ask != nil {
+		p.spots = slices.DeleteFunc(slices.Clone(p.spots), func(sp spot) bool { return !ask(sp.node) })
+	}
 	t := newTally(p)
-	list = s.survey(ctx, p, c, true)
+	list = s.survey(ctx, p, c, verify)
 	for i, h := range list {
 		if h.Err == nil {
 			t.good(p.spots[i])

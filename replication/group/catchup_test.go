@@ -266,7 +266,7 @@ func TestStateNotReceived(t *testing.T) {
 	c.same(c.all...)
 	c.leaveBehind(f)
 	before := f.m.Applied()
-	ops := []vfs.Op{vfs.WriteOp("group.image"), "group.file.sync", "group.file.rename"}
+	ops := []vfs.Op{vfs.WriteOp("group.image"), "group.image.sync", "group.image.rename"}
 	for _, op := range ops {
 		disk.Fail(op, syscall.ENOSPC)
 	}

@@ -45,9 +45,9 @@ func TestPowerCutWhileTakingOver(t *testing.T) {
 	f := c.all[2]
 	c.put(c.all[0], "early")
 	for _, step := range []struct{ first, then vfs.Op }{
-		{first: "group.file.sync"},
-		{first: "group.file.rename", then: "group.dir.sync"},
-		{first: "group.file.rename", then: "wal.append.sync"},
+		{first: "group.image.sync"},
+		{first: "group.image.rename", then: "group.image.dir"},
+		{first: "group.image.rename", then: "wal.append.sync"},
 	} {
 		h := &held{t: t, disk: c.onFaulty(f)}
 		c.same(c.all...)

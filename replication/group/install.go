@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/skshohagmiah/bucketdb/storage/object"
+	"github.com/skshohagmiah/bucketdb/storage/vfs"
 )
 
 // keyRestoring is the key in the log of the restoring mark: the applied index of
@@ -173,7 +174,7 @@ func (g *Group) spool(req *raft.InstallSnapshotRequest, r io.Reader) (m restorin
 	}
 	m.file = imageFile(g.cfg.ID, req.LastLogIndex)
 	stream := &io.LimitedReader{R: r, N: req.Size}
-	err = writeFile(g.cfg.FS, opImage, filepath.Join(g.cfg.Dir, m.file), func(w io.Writer) error {
+	err = vfs.WriteFile(g.cfg.FS, opImage, filepath.Join(g.cfg.Dir, m.file), 0o600, func(w io.Writer) error {
 		in, err := readImage(io.TeeReader(stream, w))
 		if err != nil {
 			return err

@@ -1,7 +1,6 @@
 package group
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -29,8 +28,6 @@ const (
 	opDirSync    vfs.Op = "group.dir.sync"
 	opID         vfs.Op = "group.id"
 	opImage      vfs.Op = "group.image"
-	opFileSync   vfs.Op = "group.file.sync"
-	opFileRename vfs.Op = "group.file.rename"
 	opFileRemove vfs.Op = "group.file.remove"
 )
 
@@ -74,7 +71,7 @@ func claim(cfg Config) error {
 	if err := makeDir(cfg.FS, cfg.Dir); err != nil {
 		return err
 	}
-	return writeFile(cfg.FS, opID, idFile(cfg.Dir, cfg.ID), func(w io.Writer) error {
+	return vfs.WriteFile(cfg.FS, opID, idFile(cfg.Dir, cfg.ID), 0o600, func(w io.Writer) error {
 		_, err := io.WriteString(w, cfg.Node+"\n")
 		return err
 	})
@@ -119,7 +116,6 @@ func imageFile(id object.PartitionID, index uint64) string {
 
 const (
 	imageSuffix = ".image"
-	tempSuffix  = ".tmp"
 	maxID       = 4096 // bytes
 )
 
@@ -147,29 +143,6 @@ func makeDir(fsys vfs.FS, dir string) error {
 	return nil
 }
 
-// writeFile makes a file durable under its name, or leaves nothing.
-func writeFile(fsys vfs.FS, op vfs.Op, name string, write func(io.Writer) error) error {
-	f, err := fsys.OpenFile(op, name+tempSuffix, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	w := bufio.NewWriterSize(f, 256<<10)
-	err = write(w)
-	if err == nil {
-		err = w.Flush()
-	}
-	if err == nil {
-		err = f.Sync(opFileSync)
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, fsys.Remove(opFileRemove, name+tempSuffix))
-	}
-	if err := fsys.Rename(opFileRename, name+tempSuffix, name); err != nil {
-		return err
-	}
-	return fsys.SyncDir(opDirSync, filepath.Dir(name))
-}
-
 func removeFile(fsys vfs.FS, name string) error {
 	err := fsys.Remove(opFileRemove, name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -193,7 +166,7 @@ func removeImages(fsys vfs.FS, dir string, id object.PartitionID, but string) er
 	for _, e := range list {
 		name := e.Name()
 		of := strings.HasPrefix(name, fmt.Sprintf("%04d.", id))
-		if of && name != but && strings.HasSuffix(strings.TrimSuffix(name, tempSuffix), imageSuffix) {
+		if of && name != but && strings.HasSuffix(strings.TrimSuffix(name, vfs.TempSuffix), imageSuffix) {
 			if err := removeFile(fsys, filepath.Join(dir, name)); err != nil {
 				return err
 			}

@@ -13,7 +13,7 @@ type Visitor struct {
 	Inode     func(i object.Inode, marked bool)
 	Dentry    func(dir object.InodeID, e object.Dentry, marked bool)
 	Extent    func(e object.Extent) // in force or retired
-	Chunk     func(id object.ChunkID, refs int)
+	Chunk     func(c ChunkRef, refs int)
 	Foreign   func(id object.ChunkID, refs, held int)
 	Releasing func(id object.ChunkID)
 	Tx        func(TxRef)
@@ -71,7 +71,7 @@ func (v *View) visit(to Visitor, k, b []byte) error {
 		if err := decode(b, &r); err != nil {
 			return err
 		}
-		to.Chunk(v.chunkID(k), int(r.Refs))
+		to.Chunk(ChunkRef{ID: v.chunkID(k), Length: r.Length, SHA256: r.SHA256, Scheme: r.Scheme}, int(r.Refs))
 	case keyForeign:
 		var r foreignRec
 		if err := decode(b, &r); err != nil {

@@ -81,7 +81,7 @@ func (id *Identity) save(fsys vfs.FS, dir string) error {
 	if err := makeDir(fsys, dir); err != nil {
 		return err
 	}
-	return replaceFile(fsys, opIdentity, filepath.Join(dir, IdentityName), append(b, '\n'))
+	return vfs.WriteBytes(fsys, opIdentity, filepath.Join(dir, IdentityName), 0o600, append(b, '\n'))
 }
 
 func decodeIdentity(b []byte) (*Identity, error) {

@@ -20,12 +20,10 @@ import (
 
 // Labels of file operations.
 const (
-	opRecords    vfs.Op = "steward.records"
-	opIdentity   vfs.Op = "steward.identity"
-	opFileSync   vfs.Op = "steward.file.sync"
-	opFileRename vfs.Op = "steward.file.rename"
-	opDir        vfs.Op = "steward.dir"
-	opDirSync    vfs.Op = "steward.dir.sync"
+	opRecords  vfs.Op = "steward.records"
+	opIdentity vfs.Op = "steward.identity"
+	opDir      vfs.Op = "steward.dir"
+	opDirSync  vfs.Op = "steward.dir.sync"
 )
 
 // life is where a replica on this node is in its life. The numbers are stored.
@@ -102,7 +100,7 @@ func (r *records) put(changes map[object.PartitionID]record) error {
 	if maps.Equal(next, r.m) {
 		return nil
 	}
-	if err := replaceFile(r.fs, opRecords, r.name, encodeRecords(next)); err != nil {
+	if err := vfs.WriteBytes(r.fs, opRecords, r.name, 0o600, encodeRecords(next)); err != nil {
 		return object.Errorf(object.KindOf(err), "the replica records cannot be written (check the disk of %s): %w", filepath.Dir(r.name), err)
 	}
 	r.m = next
@@ -188,26 +186,6 @@ func readFile(fsys vfs.FS, op vfs.Op, name string, limit int64) ([]byte, error) 
 	}
 	b, err := io.ReadAll(io.LimitReader(f, limit))
 	return append([]byte{}, b...), errors.Join(err, f.Close())
-}
-
-// replaceFile makes a file durable under its name, or leaves the one that was.
-func replaceFile(fsys vfs.FS, op vfs.Op, name string, b []byte) error {
-	tmp := name + ".tmp"
-	f, err := fsys.OpenFile(op, tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync(opFileSync)
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err // the next one truncates it
-	}
-	if err := fsys.Rename(opFileRename, tmp, name); err != nil {
-		return err
-	}
-	return fsys.SyncDir(opDirSync, filepath.Dir(name))
 }
 
 // makeDir makes a directory and all above it durable.

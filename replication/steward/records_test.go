@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/skshohagmiah/bucketdb/replication/control"
 	"github.com/skshohagmiah/bucketdb/storage/object"
@@ -62,7 +63,7 @@ func (h *fakeHost) Open(_ context.Context, p object.PartitionID, id control.Repl
 	case was == "" && how == Resume:
 		return nil, object.Errorf(object.KindCorrupt, "the log is lost")
 	case was == "":
-		if err := replaceFile(h.disk, "log", h.log(p), []byte(id.String())); err != nil {
+		if err := vfs.WriteBytes(h.disk, "log", h.log(p), 0o600, []byte(id.String())); err != nil {
 			return nil, err
 		}
 	}
@@ -341,7 +342,7 @@ func FuzzIdentity(f *testing.F) {
 
 func FuzzMessages(f *testing.F) {
 	for _, v := range []any{
-		&report{Incarnation: control.Incarnation{1}, Replicas: []heldReport{{Partition: 1, Generation: 2, Held: control.HeldLost}},
+		&report{Incarnation: control.Incarnation{1}, Epoch: 9, Verified: []control.GroupKey{{Width: 3, Group: 5, Since: 7}}, Replicas: []heldReport{{Partition: 1, Generation: 2, Held: control.HeldLost}},
 			Groups: []groupReport{reportOf(3, control.GroupSeen{Epoch: 1, Current: 2, Config: 3, Leader: control.ReplicaID{Node: "a"},
 				Members: map[control.ReplicaID]bool{{Node: "a"}: true, {Node: "b", Generation: 4}: false}, CaughtUp: map[control.ReplicaID]bool{{Node: "b", Generation: 4}: true}})}},
 		&createRequest{Partition: 1, Generation: 2, Node: "n"},
@@ -369,4 +370,26 @@ func FuzzMessages(f *testing.F) {
 		}
 		_, _ = decodeJoinAnswer(b)
 	})
+}
+
+// TestVerifiedOfOneProcess: what a node said is verified counts for the process that said
+// it, and not for the next one of the node, which may have other disks.
+func TestVerifiedOfOneProcess(t *testing.T) {
+	w := newWatch("a", time.Now, time.Minute, time.Minute)
+	key := control.GroupKey{Width: 3, Group: 5, Since: 7}
+	w.begin("b", 0)
+	if !w.end("b", &report{Incarnation: control.Incarnation{1}}) {
+		t.Fatal("a first answer is no news")
+	}
+	w.begin("b", 0)
+	if !w.end("b", &report{Incarnation: control.Incarnation{1}, Verified: []control.GroupKey{key}}) {
+		t.Fatal("a group that is verified is no news")
+	}
+	for life, want := range map[byte]int{1: 1, 2: 0} {
+		got := map[control.GroupKey][]control.NodeID{}
+		w.verified(&control.State{Nodes: []control.Node{{ID: "b", Incarnation: control.Incarnation{life}}}}, got)
+		if len(got[key]) != want {
+			t.Fatalf("of process %d: %v", life, got)
+		}
+	}
 }

@@ -217,21 +217,31 @@ func settle(f frame, err error, resp any) error {
 	return (&reader{b: f.payload}).response(resp)
 }
 
-// AppendEntries sends entries, or a heartbeat, and waits for the answer. It waits
-// for a peer that is away: raft's own pause between attempts grows to 10 s.
-func (g *Group) AppendEntries(_ raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+// begin is what every request of a leader begins with: whom it goes to, and the context of
+// its term.
+func (g *Group) begin(target raft.ServerAddress, args *raft.AppendEntriesRequest) (*peer, context.Context, error) {
 	p, err := g.n.peer(string(target))
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	if err := g.closed(); err != nil {
-		return err
+		return nil, nil, err
 	}
 	term, ok := g.inTerm(args.Term)
 	if !ok {
-		return errTerm()
+		return nil, nil, errTerm()
 	}
 	g.leads(p.node, args)
+	return p, term, nil
+}
+
+// AppendEntries sends entries, or a heartbeat, and waits for the answer. It waits
+// for a peer that is away: raft's own pause between attempts grows to 10 s.
+func (g *Group) AppendEntries(_ raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	p, term, err := g.begin(target, args)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(term, appendWait)
 	defer cancel()
 	for {

@@ -40,18 +40,10 @@ func (g *Group) Probe(_ raft.ServerID, target raft.ServerAddress, args *raft.App
 	if len(args.Entries) > 0 || args.PrevLogEntry > 0 && args.LeaderCommitIndex > args.PrevLogEntry {
 		return object.Errorf(object.KindInvalid, "a probe with %d entries, that commits up to %d behind entry %d", len(args.Entries), args.LeaderCommitIndex, args.PrevLogEntry)
 	}
-	p, err := g.n.peer(string(target))
+	p, term, err := g.begin(target, args)
 	if err != nil {
 		return err
 	}
-	if err := g.closed(); err != nil {
-		return err
-	}
-	term, ok := g.inTerm(args.Term)
-	if !ok {
-		return errTerm()
-	}
-	g.leads(p.node, args)
 	if args.PrevLogEntry == 0 && args.LeaderCommitIndex > 0 {
 		args = g.position(p.node, args)
 	}

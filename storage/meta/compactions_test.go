@@ -345,7 +345,12 @@ func TestUnreadableDirectoryIsToldAtOnce(t *testing.T) {
 		case <-time.After(stuckAfter / 10):
 			t.Fatalf("nothing was logged in %v", time.Since(start))
 		}
-		time.Sleep(20 * lookAgain) // not a wait for something: the parts must have looked again
+		// The parts look again, and again, before there is something to see.
+		for seen, deadline := ledger.looks.Load(), time.Now().Add(stuckAfter); ledger.looks.Load() < seen+20; time.Sleep(lookAgain) {
+			if time.Now().After(deadline) {
+				t.Fatal("the parts do not look again")
+			}
+		}
 		must(t, os.Symlink(dir, hidden))
 		parts.Wait()
 		must(t, os.Remove(hidden))
@@ -359,10 +364,12 @@ func TestUnreadableDirectoryIsToldAtOnce(t *testing.T) {
 // unreadable are accounts whose directory is looked at.
 type unreadable struct {
 	*accounts
-	dir string
+	dir   string
+	looks atomic.Int64
 }
 
 func (u *unreadable) written() (map[uint64]uint64, error) {
+	u.looks.Add(1)
 	if _, err := os.ReadDir(u.dir); err != nil {
 		return nil, err
 	}
