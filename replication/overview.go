@@ -166,7 +166,7 @@ func nodeStatus(s *control.State, c *control.Node) NodeStatus {
 	leaves := c.Draining || c.Gone || c.Weight == 0
 	out.Empty = out.Replicas == 0 && out.Groups == 0
 	if planned := s.Planned >= s.Inputs && out.PlannedReplicas+out.PlannedGroups > 0; leaves && planned && c.Life != control.NodeRemoved {
-		out.Note = fmt.Sprintf("keeps %d replicas and %d chunk groups that no other node can take: add a node, or lower the replication factor", out.PlannedReplicas, out.PlannedGroups)
+		out.Note = fmt.Sprintf("keeps %d replicas and %d chunk groups that no other node can take: add a node, or keep fewer copies (the replication factor, and the buckets' storage)", out.PlannedReplicas, out.PlannedGroups)
 	}
 	return out
 }
