@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -396,5 +397,51 @@ func TestProblemsOfOneKindLeaveRoomForOthers(t *testing.T) {
 	}
 	if len(r.Unlisted) != 1 || r.Unlisted[ProblemStray] != 4*MaxProblems || !r.Truncated(ProblemStray) || r.Truncated(ProblemMissing) {
 		t.Errorf("unlisted: %v", r.Unlisted)
+	}
+}
+
+// TestSilentHolderIsAskedNoMore: what a node that does not answer holds is counted, not
+// asked for chunk by chunk; a chunk that another lacks is told all the same.
+func TestSilentHolderIsAskedNoMore(t *testing.T) {
+	f := newFacts(2)
+	const chunks = 500
+	id := func(i int) object.ChunkID { return object.ChunkID{Owner: 1, Ordinal: uint32(i)} }
+	for i := range chunks {
+		f.parts[1].chunks[id(i)], f.files[id(i)] = 1, true
+		f.parts[1].extents = append(f.parts[1].extents, id(i))
+	}
+	var mu sync.Mutex
+	asked := 0
+	f.look = func(c object.ChunkID) map[string]error {
+		mu.Lock()
+		defer mu.Unlock()
+		asked++
+		says := map[string]error{"dumb": object.Errorf(object.KindUnavailable, "no answer"), "well": nil}
+		if c == id(77) {
+			says["well"] = object.Errorf(object.KindNotFound, "it is not there")
+		}
+		return says
+	}
+	r, err := newChecker(checkedFacts{f}, checkBudget()).run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var unchecked, missing []string
+	for _, p := range r.Problems {
+		switch p.Kind {
+		case ProblemUnchecked:
+			unchecked = append(unchecked, p.Text)
+		case ProblemMissing:
+			missing = append(missing, p.Text)
+		}
+	}
+	if len(unchecked) != 1 || !strings.Contains(unchecked[0], "dumb") || !strings.Contains(unchecked[0], "500 chunks") {
+		t.Errorf("%q", unchecked)
+	}
+	if len(missing) != 1 || !strings.Contains(missing[0], id(77).String()) || !strings.Contains(missing[0], "well") {
+		t.Errorf("%q", missing)
+	}
+	if asked != chunks {
+		t.Errorf("%d questions about %d chunks", asked, chunks)
 	}
 }

@@ -188,7 +188,6 @@ func TestSweepWithClockAhead(t *testing.T) {
 				t.Fatal(err)
 			}
 			a, b := apart(t, n)
-			newFile(t, n, a, "f", "x")
 			open := func() int {
 				r, err := n.Check(t.Context())
 				if err != nil {
@@ -196,8 +195,12 @@ func TestSweepWithClockAhead(t *testing.T) {
 				}
 				return r.Open
 			}
-			for crashAt := int32(2); open() == 0 && crashAt < 6; crashAt++ {
-				var count atomic.Int32
+			attempt := 0
+			waitFor(t, "a transaction to be left open", func() bool { // the sweep at the start may end the first
+				attempt++
+				name := fmt.Sprintf("f%d", attempt)
+				newFile(t, n, a, name, "x")
+				crashAt, count := int32(2+attempt%3), atomic.Int32{}
 				step := func() error {
 					if count.Add(1) >= crashAt {
 						return object.Errorf(object.KindTimeout, "the coordinator vanished (test)")
@@ -205,12 +208,10 @@ func TestSweepWithClockAhead(t *testing.T) {
 					return nil
 				}
 				n.step.Store(&step)
-				_ = n.Rename(context.Background(), a, "f", b, "g", RenameFlags{})
+				_ = n.Rename(context.Background(), a, name, b, name, RenameFlags{})
 				n.step.Store(nil)
-			}
-			if open() == 0 {
-				t.Fatal("nothing was left open")
-			}
+				return open() > 0
+			})
 			ahead.Store(0)
 			if err := n.sweep(time.Hour); err != nil || open() == 0 {
 				t.Fatalf("settled at first sight (%v)", err)
