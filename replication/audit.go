@@ -53,6 +53,9 @@ func (n *Node) auditor() {
 
 // audit looks at every chunk file of this node.
 func (n *Node) audit(ctx context.Context) error {
+	if n.keepsAll() {
+		return nil
+	}
 	owners, err := n.chunks.Partitions()
 	if err != nil {
 		return err
@@ -116,6 +119,12 @@ func (n *Node) auditBatch(ctx context.Context, owner object.PartitionID, ids []o
 		n.log.Info("dropped chunks of an upload that was never committed", "upload", upload, "chunks", len(ids))
 	}
 	return nil
+}
+
+// keepsAll reports whether no chunk's data may be dropped, by the cluster's settings.
+func (n *Node) keepsAll() bool {
+	s := n.state.Load()
+	return s == nil || s.Settings.Hold
 }
 
 // unknown are those of an owner's chunks that it has no record of.

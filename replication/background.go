@@ -164,6 +164,7 @@ func (n *Node) reclaimer(p *partition) {
 			err = n.release(p, r)
 		}
 		n.logged("reclaiming", err)
+		left = left || n.keepsAll()
 		if left {
 			_ = pause(n.ctx, 6) // what is held now is looked at again with each change: not too often
 		}
@@ -249,7 +250,7 @@ func (n *Node) reclaimItems(p *partition, cmd *namespace.Reclaim) (spared bool, 
 
 // release has the files of released chunks dropped, then forgets them.
 func (n *Node) release(p *partition, here *replica) error {
-	for {
+	for !n.keepsAll() {
 		v, err := here.machine.Local()
 		if err != nil {
 			return err
@@ -270,4 +271,5 @@ func (n *Node) release(p *partition, here *replica) error {
 			return err
 		}
 	}
+	return nil
 }

@@ -231,8 +231,9 @@ func (n *Node) copyWidth(ctx context.Context, l *placement.Layout, todo map[int]
 
 // listOld asks the old holders what they have. Groups of which too few say it leave todo.
 func (n *Node) listOld(ctx context.Context, of int, todo map[int]*taking) error {
-	groups := map[control.NodeID][]int{}
+	groups, since := map[control.NodeID][]int{}, uint64(0)
 	for i, t := range todo {
+		since = max(since, t.Group.Since)
 		t.fresh, t.said = map[object.ChunkID]bool{}, 0
 		for _, id := range t.from {
 			if id != placement.None {
@@ -246,7 +247,7 @@ func (n *Node) listOld(ctx context.Context, of int, todo map[int]*taking) error 
 	for node, list := range groups {
 		all.Go(func() {
 			var ids []object.ChunkID
-			err := n.copies.List(ctx, string(node), copies.Selection{Of: of, Groups: list}, func(id object.ChunkID) error {
+			err := n.copies.List(ctx, string(node), copies.Selection{Of: of, Groups: list, Since: since}, func(id object.ChunkID) error {
 				ids = append(ids, id)
 				return nil
 			})
@@ -291,6 +292,7 @@ func (n *Node) settleLists(ctx context.Context, width int, todo map[int]*taking)
 			of[id] = t
 		}
 	}
+	var silent []error // owners that did not answer: what is theirs waits, and nothing else
 	for owner, ids := range byOwner {
 		slices.SortFunc(ids, compareIDs)
 		for some := range slices.Chunk(ids, ownerBatch) {
@@ -299,7 +301,8 @@ func (n *Node) settleLists(ctx context.Context, width int, todo map[int]*taking)
 				settled, err = n.refuseOrphans(ctx, owner, some, refs, settled)
 			}
 			if err != nil {
-				return err
+				silent = append(silent, err)
+				break
 			}
 			g, gctx := errgroup.WithContext(ctx)
 			g.SetLimit(fetchers)
@@ -327,7 +330,7 @@ func (n *Node) settleLists(ctx context.Context, width int, todo map[int]*taking)
 			}
 		}
 	}
-	return nil
+	return errors.Join(silent...)
 }
 
 // compareIDs orders the chunks of one owner.
@@ -390,6 +393,10 @@ func (n *Node) refuseOrphans(ctx context.Context, owner object.PartitionID, ids 
 	}
 	for upload, list := range orphans {
 		if spared[upload] {
+			continue
+		}
+		if n.keepsAll() { // the files stay where they are
+			gone = append(gone, list...)
 			continue
 		}
 		if _, err := n.do(ctx, owner, &namespace.Command{Refuse: &namespace.RefuseUpload{Upload: upload}}); err != nil {

@@ -311,6 +311,9 @@ func (s *stopped) renew(ctx context.Context, plan *recovery.Plan) error {
 	for i := range plan.Partitions {
 		p := &plan.Partitions[i]
 		if p.Node != s.id.Node {
+			if err := s.yield(p); err != nil {
+				return err
+			}
 			continue
 		}
 		r := group.Renewal{Index: p.Index, Term: p.Term, Members: p.Members, Time: plan.Made}
@@ -341,6 +344,18 @@ func (s *stopped) renew(ctx context.Context, plan *recovery.Plan) error {
 		}
 	}
 	return steward.KeepLive(s.cfg.FS, s.cfg.MetadataPath, made)
+}
+
+// yield has this node's replica of a partition wait for the one whose log goes on.
+func (s *stopped) yield(p *recovery.Partition) error {
+	if !s.records[p.Partition].Live {
+		return nil
+	}
+	err := group.Yield(s.replica(p.Partition, s.name(p.Partition)), group.Member{ID: p.Replica, Address: string(p.Node)})
+	if object.IsKind(err, object.KindCorrupt) {
+		return nil // the report said so: it never votes again
+	}
+	return err
 }
 
 // settle makes the store one of the cluster that the plan makes, and lets the node start.

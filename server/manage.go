@@ -84,7 +84,7 @@ func progressOf(p replication.Progress) api.Progress {
 
 func settingsOf(s replication.Settings) api.Settings {
 	return api.Settings{RF: s.RF, Voters: s.Voters, GoneAfter: s.GoneAfter.String(), Moves: s.Moves, MovesPerNode: s.MovesPerNode,
-		GroupMoves: s.GroupMoves, GroupsPerNode: s.GroupsPerNode}
+		GroupMoves: s.GroupMoves, GroupsPerNode: s.GroupsPerNode, Hold: s.Hold}
 }
 
 // settings is GET /cluster/settings.
@@ -117,6 +117,9 @@ func (s *Server) configure(c *gin.Context) error {
 		}
 		if in.GoneAfter != nil {
 			to.GoneAfter = gone
+		}
+		if in.Hold != nil {
+			to.Hold = *in.Hold
 		}
 	})
 	if err != nil {

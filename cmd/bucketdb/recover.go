@@ -169,6 +169,8 @@ func (a *app) recoverForce(ctx context.Context, cfg replication.Config, f *recov
 	if len(p.Left) > 1 {
 		next = "Carry the same plan out on the other nodes that are left, then start all of them."
 	}
+	next += " Until you say otherwise the data of every chunk is kept, since what names it may be among what was lost:" +
+		" 'bucketdb cluster check' shows what is missing, 'bucketdb cluster settings hold=no' ends that."
 	_, err = fmt.Fprintf(a.io.out, "\nDone: the cluster is %s now. %s\n", p.To, next)
 	return err
 }

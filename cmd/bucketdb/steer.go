@@ -134,7 +134,7 @@ The exit code is 0 when nothing is left to move, 1 otherwise (with --no-wait: at
 
 // settingNames are the settings by their names on the command line.
 func settingNames() []string {
-	return []string{"rf", "voters", "gone-after", "moves", "moves-per-node", "group-moves", "groups-per-node"}
+	return []string{"rf", "voters", "gone-after", "moves", "moves-per-node", "group-moves", "groups-per-node", "hold"}
 }
 
 func (a *app) settingsCommand() *cobra.Command {
@@ -151,6 +151,7 @@ func (a *app) settingsCommand() *cobra.Command {
   moves-per-node   of them, those that touch one node
   group-moves      chunk groups that move at once
   groups-per-node  of them, those that touch one node
+  hold             yes: no chunk's data is dropped, whatever is removed. A recovery sets it
 
   bucketdb cluster settings rf=3 gone-after=5m`,
 		RunE: a.withClient(func(ctx context.Context, client *api.Client, args []string) error {
@@ -188,6 +189,12 @@ func settingsChange(args []string) (change api.SettingsChange, err error) {
 			return change, usagef("bucketdb cluster settings", "%q is no setting; write NAME=VALUE, with one of: %s", arg, strings.Join(settingNames(), ", "))
 		case name == "gone-after":
 			change.GoneAfter = &value
+		case name == "hold":
+			if value != "yes" && value != "no" {
+				return change, usagef("bucketdb cluster settings", "hold is %q; it must be yes or no", value)
+			}
+			hold := value == "yes"
+			change.Hold = &hold
 		default:
 			n, err := strconv.Atoi(value)
 			if err != nil {
@@ -201,7 +208,8 @@ func settingsChange(args []string) (change api.SettingsChange, err error) {
 
 func (a *app) printSettings(s api.Settings) error {
 	w := tabwriter.NewWriter(a.io.out, 0, 8, 2, ' ', 0)
-	values := []any{s.RF, s.Voters, s.GoneAfter, s.Moves, s.MovesPerNode, s.GroupMoves, s.GroupsPerNode}
+	hold := map[bool]string{false: "no", true: "yes"}[s.Hold]
+	values := []any{s.RF, s.Voters, s.GoneAfter, s.Moves, s.MovesPerNode, s.GroupMoves, s.GroupsPerNode, hold}
 	for i, name := range settingNames() {
 		fmt.Fprintf(w, "%s\t%v\n", name, values[i])
 	}

@@ -307,6 +307,9 @@ type Settings struct {
 	MovesPerNode  int           `cbor:"5,keyasint"` // of them, those that touch one node
 	GroupMoves    int           `cbor:"6,keyasint"` // chunk groups of a width that are joint at once
 	GroupsPerNode int           `cbor:"7,keyasint"`
+	// Hold keeps the data of every chunk: nothing is released or given up as an orphan. A
+	// recovery sets it: what says that a chunk is needed may be among what was lost.
+	Hold bool `cbor:"8,keyasint,omitempty"`
 }
 
 // DefaultSettings suit three nodes and three hundred. Many chunk groups move at once: what

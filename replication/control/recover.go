@@ -68,6 +68,10 @@ func (s *change) recover(c *Recover) *Result {
 		l.recover(c.Lost, left, s.bump())
 		s.putLayout(l)
 	}
+	if set := s.settings(); set != nil {
+		set.Hold = true // references to chunks may be among what is lost
+		s.store(settingsKey(), set)
+	}
 	s.header.Former = append(s.header.Former, s.header.Cluster)
 	s.header.Cluster = c.To
 	s.replan()
@@ -89,9 +93,7 @@ func (s *change) recoverPartition(id object.PartitionID, r *Recovered, nodes map
 		switch n := nodes[x.Node]; {
 		case n == nil || n.Life == NodeRemoved:
 			return failf(object.KindInvalid, "the recovery puts partition %d on node %q, which is not left", id, x.Node)
-		case x.Generation >= n.Next && !r.Founded:
-			return failf(object.KindConflict, "node %s was never given replica %s: make a new plan of recovery", x.Node, x)
-		default:
+		default: // the entry that gave it may be among what is lost
 			n.Next = max(n.Next, x.Generation+1)
 		}
 		list = append(list, Replica{ID: x, State: state})

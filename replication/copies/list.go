@@ -33,6 +33,9 @@ const (
 type Selection struct {
 	Of     int
 	Groups []int
+	// Since is the map's epoch that the holder has to have adopted before it looks: what it
+	// took under an older one and acknowledges later would be missing.
+	Since uint64
 }
 
 func (l Selection) check() error {
@@ -155,6 +158,17 @@ func (s *Store) answerList(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if text := r.URL.Query().Get("since"); text != "" && s.o.Newer != nil {
+		since, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			return invalid("an epoch: %w", err)
+		}
+		wait, cancel := context.WithTimeout(r.Context(), s.o.Stall/4)
+		err = s.o.Newer(wait, since)
+		if cancel(); err != nil {
+			return err
+		}
+	}
 	peer := peerOf(r)
 	if err := s.gets.acquire(r.Context(), peer, 1, s.o.Stall/2); err != nil {
 		return err
@@ -213,7 +227,7 @@ func mark(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 func (s *Store) listAt(ctx context.Context, node string, sel Selection, fn func(object.ChunkID) error) error {
 	ctx, dog, stop := s.watch(ctx, node)
 	defer stop()
-	resp, err := s.ask(ctx, node, http.MethodPost, "/chunks/list?of="+strconv.Itoa(sel.Of), sel.body())
+	resp, err := s.ask(ctx, node, http.MethodPost, "/chunks/list?of="+strconv.Itoa(sel.Of)+"&since="+strconv.FormatUint(sel.Since, 10), sel.body())
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -192,6 +193,28 @@ func Renew(cfg Config, r Renewal) error {
 		return nil
 	}
 	return cfg.Log.StoreLog(&raft.Log{Index: r.Index + 1, Term: r.Term, Type: raft.LogCommand, Data: r.Command, AppendedAt: r.Time})
+}
+
+// Yield makes a stopped replica wait for the one of its group that is renewed: a list at
+// the end of its log gives that the only vote. Its own list may have a majority without the
+// renewed one, which would elect on the old log; or know it as no voter, and refuse it. What
+// the renewed one sends takes the place of it all. It may be repeated.
+func Yield(cfg Config, to Member) error {
+	has, err := Examine(cfg)
+	if err != nil || has.Last == 0 || len(has.Members) == 0 { // without a list nobody campaigns
+		return err
+	}
+	to.Voter = true
+	list := []Member{to, {ID: cfg.Node, Address: cfg.Node}}
+	for _, m := range has.Members {
+		if m.ID == cfg.Node {
+			list[1].Address = m.Address
+		}
+	}
+	if slices.Equal(has.Members, list) {
+		return nil
+	}
+	return cfg.Log.StoreLog(&raft.Log{Index: has.Last + 1, Term: max(has.LastTerm, 1), Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(configuration(list)), AppendedAt: time.Now()})
 }
 
 // Found is Renew of a group that nothing is left of, with an empty state: cfg.Node is its

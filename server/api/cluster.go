@@ -147,6 +147,7 @@ type Settings struct {
 	MovesPerNode  int    `json:"moves_per_node"`  // of them, those that touch one node
 	GroupMoves    int    `json:"group_moves"`     // chunk groups that move at once
 	GroupsPerNode int    `json:"groups_per_node"` // of them, those that touch one node
+	Hold          bool   `json:"hold"`            // no chunk's data is dropped; set by a recovery
 }
 
 // SettingsChange is the body of PATCH /cluster/settings; nil leaves a setting as it is.
@@ -158,6 +159,7 @@ type SettingsChange struct {
 	MovesPerNode  *int    `json:"moves_per_node,omitempty"`
 	GroupMoves    *int    `json:"group_moves,omitempty"`
 	GroupsPerNode *int    `json:"groups_per_node,omitempty"`
+	Hold          *bool   `json:"hold,omitempty"`
 }
 
 // NodeChange is the body of PATCH /cluster/nodes/NODE; nil leaves a field as it is.
