@@ -90,6 +90,7 @@ func (n *Node) janitor() {
 // tidySessions ends idle sessions. When one was seen is told by the clocks of those who
 // served it: where clocks are far apart, none is ended.
 func (n *Node) tidySessions() {
+	n.tellPeers() // a clock may have jumped since they were compared
 	if worst := n.peers.worst(); worst > sessionIdle/4 {
 		n.logged("sessions", object.Errorf(object.KindPrecondition, "the nodes' clocks are %v apart: none is ended before they agree", worst.Round(time.Second)))
 		return

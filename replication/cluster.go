@@ -80,7 +80,7 @@ func (n *Node) openCluster(ctx context.Context) (err error) {
 		return err
 	}
 	if n.steward, err = steward.Open(steward.Config{Self: self, Secrets: n.secrets, Dir: n.cfg.MetadataPath, FS: n.cfg.FS,
-		Host: host{n}, Transport: n.net, Book: n.book, Propose: n.propose0, State: n.controlState,
+		Seeds: n.cfg.Join, Host: host{n}, Transport: n.net, Book: n.book, Propose: n.propose0, State: n.controlState,
 		Adopted: n.adopted, Copy: n.copyGroups, Verified: n.moves.list, Logger: n.log}); err != nil {
 		return err
 	}
@@ -158,7 +158,7 @@ func (n *Node) openPlaces(ctx context.Context) error {
 			n.steward.Wake()
 			return nil
 		}
-		if why := pause(ctx, round); why != nil || !object.IsKind(err, object.KindUnavailable) {
+		if why := pause(ctx, round); why != nil || !passing(err) {
 			return err
 		}
 	}

@@ -85,7 +85,7 @@ func (h *hub) add(e Event) {
 		h.ring = append(h.ring, e)
 	} else {
 		slot := &h.ring[h.next%ringSize]
-		h.lost[slot.Partition] = slot.Index
+		h.lost[slot.Partition] = max(h.lost[slot.Partition], slot.Index) // a stream may have begun anew behind it
 		*slot = e
 	}
 	h.next++

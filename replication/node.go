@@ -222,13 +222,35 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := n.openCluster(ctx); err != nil {
 		return nil, err
 	}
-	if _, err := n.do(ctx, object.Control, &namespace.Command{Init: &namespace.Init{}}); err != nil {
+	if err := n.initControl(ctx); err != nil {
 		return nil, err
 	}
 	n.checkSpace()
 	n.background()
 	n.ready.Store(true)
 	return n, nil
+}
+
+// initControl waits, as the whole start does, for a control group that is between leaders or busy.
+func (n *Node) initControl(ctx context.Context) error {
+	for round := 0; ; round++ {
+		_, err := n.do(ctx, object.Control, &namespace.Command{Init: &namespace.Init{}})
+		if err == nil || n.alone.Load() || !passing(err) { // alone, there is nobody to wait for
+			return err
+		}
+		if pause(ctx, round) != nil || n.wal.Err() != nil {
+			return err
+		}
+	}
+}
+
+// passing reports whether an error of a start is one that patience mends.
+func passing(err error) bool {
+	switch object.KindOf(err) {
+	case object.KindUnavailable, object.KindOverload, object.KindTimeout:
+		return true
+	}
+	return false
 }
 
 func (n *Node) openStores() (err error) {

@@ -3,6 +3,7 @@ package replication
 import (
 	"context"
 	"errors"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -232,8 +233,13 @@ func (n *Node) moveDir(ctx context.Context, rn renaming, e *namespace.Entry, rec
 	return r, true, nil
 }
 
+// renameGrace is how long another node's rename of a directory is left alone.
+const renameGrace = 2 * time.Second
+
 // beginRename takes the record, settling a predecessor that did not end.
 func (n *Node) beginRename(ctx context.Context, rn renaming, moving object.InodeID) (*namespace.DirRename, error) {
+	var met object.UploadID // the predecessor's, and when it was seen first
+	var since time.Time
 	cmd := &namespace.BeginRename{Nonce: newUploadID(), Dir: rn.dir, Name: rn.name, Inode: moving, NewDir: rn.newDir, NewName: rn.newName}
 	for {
 		r, err := n.do(ctx, object.Control, &namespace.Command{BeginRename: cmd})
@@ -243,7 +249,17 @@ func (n *Node) beginRename(ctx context.Context, rn renaming, moving object.Inode
 		if r == nil || r.Rename == nil {
 			return nil, err
 		}
-		// Nobody else renames from this process: the one before did not live.
+		// Another node's, which may be alive: settled at once it would fail, come back and
+		// settle ours, for ever. Who is at it for long is taken for dead.
+		if met != r.Rename.Nonce {
+			met, since = r.Rename.Nonce, time.Now()
+		}
+		if !n.alone.Load() && time.Since(since) < renameGrace {
+			if err := pause(ctx, 5); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if err := n.settleRename(ctx, r.Rename); err != nil {
 			return nil, err
 		}

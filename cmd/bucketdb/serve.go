@@ -144,7 +144,10 @@ func (s *serverFlags) serve(ctx context.Context, cfg *bucketdb.Config, logger *s
 	if err != nil {
 		return errors.Join(err, db.Close())
 	}
-	if token := db.JoinToken(); token != "" {
+	switch token := db.JoinToken(); {
+	case token != "" && s.secretFile != "": // what a service prints ends up in a log
+		fmt.Fprintf(s.out, "The cluster's secret, which other nodes need to join (--cluster-secret-file), is in %s.\n", s.secretFile)
+	case token != "":
 		fmt.Fprintf(s.out, "The cluster's secret, which other nodes need to join (--cluster-secret-file). It is shown this once and kept in %s:\n%s\n",
 			filepath.Join(cfg.MetadataPath, "cluster.secret"), token)
 	}

@@ -75,8 +75,9 @@ func (s *Steward) register(ctx context.Context) error {
 				list = append(list, addr)
 			}
 		}
+		list = append(list, s.cfg.Seeds...)
 		slices.Sort(list)
-		a, err := s.askToJoin(ctx, list)
+		a, err := s.askToJoin(ctx, slices.Compact(list))
 		if err == nil || final(err) {
 			return a, err
 		}

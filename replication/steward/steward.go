@@ -96,6 +96,9 @@ type Config struct {
 	Host      Host
 	Transport *transport.Node
 	Book      *Book // the transport's Resolve
+	// Seeds are addresses (host:port) that this start was given: asked as well, since all nodes
+	// may have moved since this one looked last.
+	Seeds []string
 
 	// Propose proposes a command to the control group, through whoever leads it, until
 	// ctx ends. All commands may be repeated. The Result's own error is not looked at.

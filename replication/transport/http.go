@@ -80,6 +80,12 @@ func (n *Node) startHTTP() {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			// On plain TCP a page in somebody's browser could ask, through a name that resolves
+			// to loopback (DNS rebinding); nodes name each other by id.
+			if p, _ := PeerOf(r.Context()); p.Node == "" && r.Host != n.opt.Node {
+				http.Error(rw, "this port is for the nodes of the cluster", http.StatusForbidden)
+				return
+			}
 			h := current.Load()
 			if h == nil {
 				http.Error(rw, "this node is starting", http.StatusServiceUnavailable)
