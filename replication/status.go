@@ -5,6 +5,7 @@ import (
 	"runtime/debug"
 
 	"github.com/skshohagmiah/bucketdb/replication/control"
+	"github.com/skshohagmiah/bucketdb/replication/steward"
 )
 
 // Usage is the capacity of the disks.
@@ -61,6 +62,14 @@ func (n *Node) clusterStatus(s *Status) {
 		return c != nil && !c.Gone && c.Life != control.NodeRemoved
 	})
 	s.Cluster, s.Epoch, s.Nodes, s.Progress, s.Settings = o.Cluster, o.Epoch, o.Nodes, o.Progress, o.Settings
+}
+
+// ClusterID names the cluster that this node belongs to, for as long as it runs.
+func (n *Node) ClusterID() string {
+	if s := n.state.Load(); s != nil {
+		return steward.ClusterName(s.Header.Cluster)
+	}
+	return ""
 }
 
 func version() string {

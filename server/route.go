@@ -114,6 +114,7 @@ func (s *Server) wrap(m *routeMetrics, t traffic, h handler) gin.HandlerFunc {
 		header := c.Writer.Header()
 		header[api.HeaderRequestID] = id
 		header["Server"] = s.header
+		header[api.HeaderCluster] = s.clusterID
 		s.metrics.inFlight.Inc()
 		err := s.admit(c, t, h)
 		s.metrics.inFlight.Dec()
@@ -141,6 +142,9 @@ func (s *Server) admit(c *gin.Context, t traffic, h handler) (err error) {
 	}
 	if err := s.checkOrigin(c.Request); err != nil {
 		return err
+	}
+	if v := c.Request.Header[api.HeaderCluster]; len(v) > 0 && v[0] != s.clusterID[0] {
+		return object.Errorf(object.KindUnavailable, "this node is of cluster %s, and the client's other nodes are of %s: give it the endpoints of one cluster", s.clusterID[0], v[0])
 	}
 	s.armWrite(c)
 	defer recoverInto(&err)

@@ -86,6 +86,8 @@ type Server struct {
 	ids     requestIDs
 	origins *http.CrossOriginProtection
 	header  []string // value of the Server header
+	// clusterID is the value of the header that names the cluster.
+	clusterID []string
 
 	contract []byte // the OpenAPI document
 
@@ -108,7 +110,7 @@ func New(node *replication.Node, opts Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{node: node, opts: opts, log: opts.Logger.With("component", "server"), origins: http.NewCrossOriginProtection(),
-		header: []string{strings.TrimSuffix("bucketdb/"+opts.Version, "/")}, checking: make(chan struct{}, 1)}
+		header: []string{strings.TrimSuffix("bucketdb/"+opts.Version, "/")}, clusterID: []string{node.ClusterID()}, checking: make(chan struct{}, 1)}
 	s.closing, s.close = context.WithCancel(context.Background())
 	if s.ids, err = newRequestIDs(); err != nil {
 		s.close()

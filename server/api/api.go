@@ -51,6 +51,9 @@ const (
 
 // Headers of both.
 const (
+	// HeaderCluster is the id of the cluster. A request that names another than its
+	// node's is refused (Unavailable): a client of several nodes must not mix two clusters.
+	HeaderCluster = "Bucketdb-Cluster"
 	// HeaderRequestID names one request in logs and errors. A client may give
 	// one (up to 128 letters, digits, '-', '_', '.').
 	HeaderRequestID = "X-Request-Id"

@@ -20,8 +20,11 @@ import (
 // roundTrip is HTTPClient.Do, but it ends with req's context, and with the
 // connection, also while the body's reader blocks. (A connection of the caller's
 // own HTTPClient is not seen to end.)
-func (c *Client) roundTrip(req *http.Request, p *payload) (*http.Response, error) {
+func (c *Client) roundTrip(req *http.Request, k *call, p *payload) (*http.Response, error) {
 	if req.Body == nil || p.memory {
+		if k.slow {
+			return c.opts.slow.Do(req)
+		}
 		return c.opts.HTTPClient.Do(req)
 	}
 	g, ctx, conns := p.last, req.Context(), make(chan (<-chan struct{}), 1)

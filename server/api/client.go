@@ -25,6 +25,9 @@ const (
 	// maxAnswerTimeout is the longest default with several nodes: a node that
 	// hangs must leave time to ask the others.
 	maxAnswerTimeout = 5 * time.Second
+	// slowAnswer takes its place for calls whose work grows with an object's size, and that
+	// begin anew when they are broken off.
+	slowAnswer = 2 * time.Minute
 )
 
 // ClientOptions configure a Client; the zero value is good.
@@ -52,6 +55,8 @@ type ClientOptions struct {
 	// the node takes; 0: DefaultIdleTimeout, and with several nodes twice the
 	// AnswerTimeout if that is less.
 	IdleTimeout time.Duration
+
+	slow *http.Client // of calls that take long
 }
 
 func (o ClientOptions) complete(nodes int) (ClientOptions, error) {
@@ -68,6 +73,7 @@ func (o ClientOptions) complete(nodes int) (ClientOptions, error) {
 			*d = v
 		}
 	}
+	explicit := o.AnswerTimeout != 0
 	orElse(&o.RetryFor, DefaultRetryFor)
 	orElse(&o.ConnectTimeout, DefaultConnectTimeout)
 	if nodes > 1 {
@@ -82,14 +88,24 @@ func (o ClientOptions) complete(nodes int) (ClientOptions, error) {
 	if o.UserAgent == "" {
 		o.UserAgent = "bucketdb"
 	}
-	if o.HTTPClient == nil {
+	if o.slow = o.HTTPClient; o.HTTPClient == nil {
 		o.HTTPClient = &http.Client{Transport: newTransport(o)}
+		if o.slow = o.HTTPClient; !explicit {
+			patient := o
+			patient.AnswerTimeout = slowAnswer
+			o.slow = &http.Client{Transport: newTransport(patient)}
+		}
 	}
-	// A redirect makes a GET of a DELETE, whose success would then be reported.
-	direct := *o.HTTPClient
-	direct.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	o.HTTPClient = &direct
+	o.HTTPClient, o.slow = direct(o.HTTPClient), direct(o.slow)
 	return o, nil
+}
+
+// direct is a copy of a client that follows no redirect: one makes a GET of a DELETE, whose
+// success would then be reported.
+func direct(c *http.Client) *http.Client {
+	d := *c
+	d.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &d
 }
 
 func newTransport(o ClientOptions) *http.Transport {
@@ -160,7 +176,10 @@ func parseEndpoint(s string) (*url.URL, error) {
 func (c *Client) Session() object.UploadID { return c.opts.Session }
 
 // Close drops idle connections. Calls under way are not disturbed.
-func (c *Client) Close() { c.opts.HTTPClient.CloseIdleConnections() }
+func (c *Client) Close() {
+	c.opts.HTTPClient.CloseIdleConnections()
+	c.opts.slow.CloseIdleConnections()
+}
 
 // call is one operation, of one or several attempts.
 type call struct {
@@ -174,6 +193,7 @@ type call struct {
 	body     io.Reader
 	size     int64 // of body, when > 0
 	mutation bool
+	slow     bool // its answer takes as long as an object is large; the body is in memory
 	stream   bool // its answer has no end: the idle timeout is the caller's
 
 	// consume reads the answer as a part of the attempt, so that one that breaks
@@ -207,6 +227,9 @@ func (c *Client) request(ctx context.Context, k *call, node *url.URL, p *payload
 		req.Header = http.Header{}
 	}
 	req.Header.Set("User-Agent", c.opts.UserAgent)
+	if id := c.nodes.expected(); id != "" {
+		req.Header.Set(HeaderCluster, id)
+	}
 	if body := p.open(); body != nil {
 		req.Body, req.ContentLength = body, p.size
 		if p.size < 0 || p.size > expectOver {

@@ -24,6 +24,7 @@ type endpoints struct {
 	mu      sync.Mutex // guards what follows
 	current int        // the one that calls begin with
 	state   []rest
+	cluster string // that of the first answer
 }
 
 // rest is how an endpoint is doing.
@@ -34,6 +35,23 @@ type rest struct {
 
 func newEndpoints(urls []*url.URL) *endpoints {
 	return &endpoints{urls: urls, now: time.Now, state: make([]rest, len(urls))}
+}
+
+// of notes the cluster that an answer came from. Of one node alone it is not asked: it may
+// be given another store.
+func (e *endpoints) of(cluster string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.cluster == "" && len(e.urls) > 1 {
+		e.cluster = cluster
+	}
+}
+
+// expected is the cluster that all answers are to come from; "": not known.
+func (e *endpoints) expected() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.cluster
 }
 
 // first is where a call begins.

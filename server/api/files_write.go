@@ -49,6 +49,7 @@ func (c *Client) CopyRange(ctx context.Context, src object.InodeID, srcOff int64
 	if err != nil {
 		return nil, 0, err
 	}
+	k.slow = true
 	var out Written
 	err = c.doJSON(ctx, k, &out)
 	return out.Inode.Inode, out.Length, err

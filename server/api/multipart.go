@@ -39,6 +39,7 @@ func (c *Client) CompleteUpload(ctx context.Context, bucket, key, upload string,
 		return obj, err
 	}
 	cond.stamp(k)
+	k.slow = true
 	return obj, c.doJSON(ctx, k, &obj)
 }
 

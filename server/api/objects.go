@@ -182,6 +182,7 @@ func (c *Client) verb(ctx context.Context, verb, bucket, key string, to Target, 
 		return err
 	}
 	cond.stamp(k)
+	k.slow = verb == "copy"
 	return c.doJSON(ctx, k, out)
 }
 

@@ -61,6 +61,9 @@ func (c *Client) do(ctx context.Context, k *call) (*http.Response, error) {
 		}
 		delay := backoff(attempt, len(c.nodes.urls))
 		left := c.opts.RetryFor - time.Since(start) - delay
+		if k.slow {
+			left += 2 * slowAnswer // one that hung leaves time to ask another node
+		}
 		if !retryable(err) || attempt >= c.opts.Retries || left < 0 || !again(ctx, p, left) {
 			return nil, k.fail(ended(ctx, err))
 		}
@@ -100,7 +103,7 @@ func (c *Client) attempt(ctx context.Context, k *call, node int, p *payload) (*h
 		defer stop()
 		req = req.WithContext(watched)
 	}
-	resp, err := c.roundTrip(req, p)
+	resp, err := c.roundTrip(req, k, p)
 	if err != nil {
 		cancel()
 		if own := p.failure(); own != nil {
@@ -108,6 +111,7 @@ func (c *Client) attempt(ctx context.Context, k *call, node int, p *payload) (*h
 		}
 		return nil, connectionError(err, c.nodes.urls[node].Host)
 	}
+	c.nodes.of(resp.Header.Get(HeaderCluster))
 	idle := c.opts.IdleTimeout
 	if k.stream {
 		idle = 0
