@@ -258,7 +258,7 @@ func (n *Node) openStores() (err error) {
 			return err
 		}
 	}
-	if n.wal, err = wal.Open(wal.Options{FS: n.cfg.FS, Dir: n.logPath(), SegmentBytes: n.cfg.walSegment, Logger: n.log}); err != nil {
+	if err := n.openLog(); err != nil {
 		return err
 	}
 	n.chunks, err = chunk.Open(chunk.Options{FS: n.cfg.FS, Dirs: n.cfg.StoragePaths, Compression: compression, OnCorrupt: n.damage, Logger: n.log})
