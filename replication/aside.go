@@ -53,6 +53,7 @@ func (n *Node) openLog() (err error) {
 	}
 	n.log.Error("the log is damaged and was set aside; this node's replicas are given up, and the cluster makes new ones from those of the other nodes. "+
 		"Check the disk; remove the directory when all partitions have their replicas again (bucketdb cluster status)", "directory", to, "error", err)
+	poke(n.suspect)
 	n.wal, err = wal.Open(o)
 	return err
 }
