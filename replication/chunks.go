@@ -149,6 +149,7 @@ const maxDamaged = 1024
 // damage notes a chunk of this node that went to quarantine. It does not block.
 func (n *Node) damage(id object.ChunkID, _ error) {
 	n.moves.counts.corrupt.Add(1)
+	poke(n.suspect)
 	select {
 	case n.damaged <- id:
 	default:

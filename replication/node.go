@@ -157,7 +157,8 @@ type Node struct {
 	cluster
 	// damaged are chunks here that went to quarantine, for the mender.
 	damaged chan object.ChunkID
-	parts   []*partition // by PartitionID; 0 is the control group
+	suspect chan struct{} // a token: the chunks' disk is to be read through soon
+	parts   []*partition  // by PartitionID; 0 is the control group
 	pins    *pins.Table
 	hub     *hub
 	bufs    *buffers
@@ -206,6 +207,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	n.patience.Store(int64(proposeTimeout))
 	n.rename, n.compacting = make(chan struct{}, 1), make(chan struct{}, compactors)
 	n.damaged = make(chan object.ChunkID, maxDamaged)
+	n.suspect = make(chan struct{}, 1)
 	n.moves.open(cfg.RepairRate)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	defer func() {
@@ -280,7 +282,7 @@ func (n *Node) openStores() (err error) {
 			return err
 		}
 	}
-	if n.wal, err = wal.Open(wal.Options{FS: n.cfg.FS, Dir: n.logPath(), SegmentBytes: n.cfg.walSegment, Logger: n.log}); err != nil {
+	if err := n.openLog(); err != nil {
 		return err
 	}
 	n.chunks, err = chunk.Open(chunk.Options{FS: n.cfg.FS, Dirs: n.cfg.StoragePaths, Compression: compression, OnCorrupt: n.damage, Logger: n.log})

@@ -43,7 +43,8 @@ const (
 	scrubShare      = 4
 )
 
-// chunkScrubber starts at a random time of its week, as scrubber does.
+// chunkScrubber starts at a random time of its week, as scrubber does; and at once when
+// a chunk or the log was found damaged: such a disk has more of it.
 func (n *Node) chunkScrubber() {
 	wait := time.NewTimer(rand.N(chunkScrubEvery))
 	defer wait.Stop()
@@ -52,11 +53,16 @@ func (n *Node) chunkScrubber() {
 		case <-n.ctx.Done():
 			return
 		case <-wait.C:
+		case <-n.suspect:
 		}
 		began := time.Now()
 		files, bad, err := n.scrubChunks(n.ctx)
 		n.logged("scrub of chunks", err)
 		n.log.Debug("the chunks' scrub has ended", "files", files, "damaged", bad, "took", time.Since(began))
+		select {
+		case <-n.suspect: // what this scrub has found itself
+		default:
+		}
 		wait.Reset(chunkScrubEvery)
 	}
 }

@@ -332,7 +332,7 @@ func TestLostReplica(t *testing.T) {
 	b[5000] ^= 1
 	must(t, os.WriteFile(segments[0], b, 0o600))
 	wantKind(t, "a damaged log", openLog(f.dir), object.KindCorrupt)
-	if err := openLog(f.dir); err == nil || !strings.Contains(err.Error(), "add it anew") {
+	if err := openLog(f.dir); err == nil || !strings.Contains(err.Error(), "must not vote again") {
 		t.Errorf("a damaged log: %v", err)
 	}
 	// Nothing lost: it goes on.

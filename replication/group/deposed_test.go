@@ -96,3 +96,42 @@ func TestReadIndexOfADeposedLeader(t *testing.T) {
 	}
 	t.Fatal("no leader was asked while it led")
 }
+
+// TestTransferToAMissingReplica: a replica that is gone is not handed the leadership again
+// and again: raft would take no proposals while its word to it has no end.
+func TestTransferToAMissingReplica(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	lead := c.leader()
+	c.put(lead, "k")
+	c.same(c.all...)
+	lead = c.leader()
+	to := c.all[0]
+	if to == lead {
+		to = c.all[1]
+	}
+	c.net.pause(to.addr)
+	defer c.net.resume(to.addr)
+	refused := 0
+	poll(t, "transfers to be refused at once", func() bool {
+		start := time.Now()
+		err := lead.TransferLeadership(within(t, 5*time.Second), to.id)
+		if !object.IsKind(err, object.KindUnavailable) {
+			t.Errorf("%v", err)
+		}
+		if lead.Raft().State() != raft.Leader {
+			t.Skip("the leader was deposed: the machine is busy")
+		}
+		if time.Since(start) < 500*time.Millisecond {
+			refused++
+		}
+		return refused >= 3
+	})
+	poll(t, "proposals to be taken", func() bool {
+		_, err := lead.Propose(within(t, time.Second), []byte("k"))
+		return err == nil
+	})
+	if err := lead.TransferLeadership(within(t, 5*time.Second), ""); err != nil {
+		t.Errorf("the third replica answers, and is not handed the leadership: %v", err)
+	}
+}

@@ -195,6 +195,10 @@ func (g *Group) handOn(ctx context.Context, id string, on Basis) error {
 // TransferLeadership hands the leadership to a voter, or to whichever is furthest
 // when to is "". nil: this node does not lead any more. KindUnavailable: it did
 // not come to pass; this node may still lead.
+//
+// Only who answers is handed it: raft takes no proposals until its last word to the
+// other has an end, which may be minutes where nobody is there (raft's
+// leadershipTransfer waits for room in a queue that holds one, whatever its timeout).
 func (g *Group) TransferLeadership(ctx context.Context, to string) error {
 	if to == g.cfg.Node {
 		return object.Errorf(object.KindInvalid, "replica %s cannot hand the leadership of partition %d to itself", to, g.cfg.ID)
@@ -203,16 +207,36 @@ func (g *Group) TransferLeadership(ctx context.Context, to string) error {
 	if to != "" && (!ok || !m.Voter) {
 		return object.Errorf(object.KindInvalid, "replica %s is no voter of partition %d", to, g.cfg.ID)
 	}
-	err := g.run(ctx, "transfer leadership", func() {}, func(r *raft.Raft) raft.Future {
+	if err := g.mayLead(); err != nil {
+		return err
+	}
+	if m, ok = g.successor(to); !ok {
 		if to == "" {
-			return r.LeadershipTransfer()
+			to = "of another node"
 		}
+		return object.Errorf(object.KindUnavailable, "partition %d: the leadership stays: no replica %s has answered of late", g.cfg.ID, to)
+	}
+	err := g.run(ctx, "transfer leadership", func() {}, func(r *raft.Raft) raft.Future {
 		return r.LeadershipTransferToServer(raft.ServerID(m.ID), raft.ServerAddress(m.Address))
 	})
 	if object.IsKind(err, object.KindInvalid) {
 		err = object.Errorf(object.KindUnavailable, "partition %d: the leadership stays: %w", g.cfg.ID, err)
 	}
 	return err
+}
+
+// successor is the furthest of the other voters that answer, or the one that is named.
+func (g *Group) successor(to string) (best Member, found bool) {
+	term, furthest := g.now().CurrentTerm(), uint64(0)
+	for _, m := range g.Members() {
+		if !m.Voter || m.ID == g.cfg.Node || to != "" && m.ID != to {
+			continue
+		}
+		if last, ok := g.peers.answers(raft.ServerID(m.ID), term); ok && (!found || last > furthest) {
+			best, furthest, found = m, last, true
+		}
+	}
+	return best, found
 }
 
 // change makes a change of members, while no other is under way here.

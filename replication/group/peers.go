@@ -64,6 +64,17 @@ func (p *peers) heard(id raft.ServerID, term uint64, resp *raft.AppendEntriesRes
 	}
 }
 
+// answersFor is how recently a replica must have been heard to be handed the leadership.
+const answersFor = 2 * heartbeatTimeout
+
+// answers reports whether a replica was heard of late in a term, and the last entry that it had.
+func (p *peers) answers(id raft.ServerID, term uint64) (last uint64, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	q := p.of(id, term)
+	return q.last, q.term == term && time.Since(q.at) < answersFor
+}
+
 // installed notes that a replica took a state.
 func (p *peers) installed(id raft.ServerID, term, index uint64) {
 	p.mu.Lock()

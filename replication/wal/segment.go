@@ -166,8 +166,8 @@ func (s *segment) parseHeader(b []byte) error {
 // corrupt is the error for bytes at off that were acknowledged and are wrong.
 func (s *segment) corrupt(off int64, what string) error {
 	return object.Errorf(object.KindCorrupt,
-		"log segment %s is damaged at offset %d: %s; this node has lost acknowledged log entries: "+
-			"check the disk, keep the file for diagnosis, remove the node from the cluster and add it anew", s.path, off, what)
+		"log segment %s is damaged at offset %d: %s; acknowledged log entries are lost, and the replicas whose log it is "+
+			"must not vote again: check the disk, and keep the file for diagnosis", s.path, off, what)
 }
 
 func segmentName(id uint64) string { return fmt.Sprintf("%016x%s", id, Suffix) }
