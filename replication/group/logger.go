@@ -35,11 +35,13 @@ func (l *raftLog) at(level slog.Level, msg string, args []any) {
 	l.log.Log(context.Background(), level, "raft: "+msg, args...)
 }
 
-// Error is hclog.Logger's. What fails because raft is being stopped is no error.
+// Error is hclog.Logger's. What fails because raft is being stopped is no error, and what
+// fails towards a peer is detail: the transport says once that a node cannot be
+// reached, where each of many groups would say it again and again.
 func (l *raftLog) Error(msg string, args ...any) {
 	level := slog.LevelError
 	for _, a := range args {
-		if err, ok := a.(error); ok && errors.Is(err, errEnding) {
+		if err, ok := a.(error); ok && errors.Is(err, errEnding) || a == "peer" || a == "target" {
 			level = slog.LevelDebug
 		}
 	}
