@@ -1,12 +1,9 @@
 package replication
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"math/rand"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/skshohagmiah/bucketdb/storage/object"
@@ -39,126 +36,6 @@ func checkAtRest(t testing.TB, n *Node) *CheckReport {
 		return rest
 	})
 	return r
-}
-
-var errCrash = errors.New("the coordinator crashed (test)")
-
-// TestCrashAtEveryStep lets the coordinator vanish before each step of each
-// two-partition operation; whoever comes after must find, and leave, a sound tree.
-func TestCrashAtEveryStep(t *testing.T) {
-	ops := map[string]func(n *Node, ctx context.Context, a, b object.InodeID) error{
-		"mkdir": func(n *Node, ctx context.Context, a, b object.InodeID) error {
-			_, _, err := n.Create(ctx, b, "new", NewNode{Type: object.TypeDirectory, Mode: 0o755}, true)
-			return err
-		},
-		"rmdir": func(n *Node, ctx context.Context, a, b object.InodeID) error { return n.Rmdir(ctx, a, "sub") },
-		"link": func(n *Node, ctx context.Context, a, b object.InodeID) error {
-			f, err := n.Lookup(ctx, a, "f")
-			if err != nil {
-				return err
-			}
-			_, err = n.Link(ctx, f.ID, b, "linked")
-			return err
-		},
-		"rename": func(n *Node, ctx context.Context, a, b object.InodeID) error {
-			return n.Rename(ctx, a, "f", b, "g", RenameFlags{})
-		},
-		"rename dir over dir": func(n *Node, ctx context.Context, a, b object.InodeID) error {
-			return n.Rename(ctx, a, "full", b, "empty", RenameFlags{})
-		},
-		"unlink elsewhere": func(n *Node, ctx context.Context, a, b object.InodeID) error { return n.Unlink(ctx, b, "h") },
-		"delete implicit": func(n *Node, ctx context.Context, a, b object.InodeID) error {
-			return n.Delete(ctx, "box", "i/j/k/l", Conditions{})
-		},
-		"conditional put": func(n *Node, ctx context.Context, a, b object.InodeID) error {
-			o, err := n.Stat(ctx, "box", "a/moved")
-			if err != nil {
-				return err
-			}
-			_, err = n.Put(ctx, "box", "a/moved", strings.NewReader("new"), PutOptions{Size: 3, Cond: Conditions{IfMatch: []string{o.Inode.ETag()}}})
-			return err
-		},
-		"copy": func(n *Node, ctx context.Context, a, b object.InodeID) error {
-			_, err := n.Copy(ctx, "box", "a/big", "box", "copy/of/big", CopyOptions{})
-			return err
-		},
-	}
-	for name, op := range ops {
-		t.Run(name, func(t *testing.T) {
-			for crashAt := 1; ; crashAt++ {
-				if !crashOnce(t, op, crashAt) {
-					if crashAt < 3 {
-						t.Fatalf("the operation has only %d steps: is it no transaction any more?", crashAt)
-					}
-					return
-				}
-			}
-		})
-	}
-}
-
-// crashOnce runs op with a crash before its crashAt-th entry; false: it has fewer.
-func crashOnce(t *testing.T, op func(n *Node, ctx context.Context, a, b object.InodeID) error, crashAt int) bool {
-	t.Helper()
-	cfg := testConfig(t)
-	n := openNode(t, cfg)
-	ctx := t.Context()
-	if _, err := n.CreateBucket(ctx, "box", "me"); err != nil {
-		t.Fatal(err)
-	}
-	a, b := apart(t, n)
-	newFile(t, n, a, "f", "f")
-	newFile(t, n, b, "g", "g")
-	newFile(t, n, a, "h", "h")
-	newFile(t, n, b, "moved", "old")
-	mkdirs(t, n, "a", "sub")
-	mkdirs(t, n, "a", "full")
-	mustPut(t, n, "a/full/x", []byte("x"))
-	mustPut(t, n, "a/big", randomBytes(1, 200000))
-	mustPut(t, n, "i/j/k/l", []byte("x"))
-	bDir := b
-	if _, _, err := n.Create(ctx, bDir, "empty", NewNode{Type: object.TypeDirectory, Mode: 0o755}, true); err != nil {
-		t.Fatal(err)
-	}
-	for _, mv := range []struct {
-		from object.InodeID
-		name string
-		to   object.InodeID
-	}{{a, "h", b}, {b, "moved", a}} {
-		if err := n.Rename(ctx, mv.from, mv.name, mv.to, mv.name, RenameFlags{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	checkAtRest(t, n)
-
-	var count atomic.Int32
-	step := func() error {
-		if count.Add(1) >= int32(crashAt) {
-			return errCrash
-		}
-		return nil
-	}
-	n.step.Store(&step)
-	err := op(n, ctx, a, b)
-	waitFor(t, "driven transactions", func() bool { n.live.mu.Lock(); defer n.live.mu.Unlock(); return len(n.live.done) == 0 })
-	n.step.Store(nil)
-	if count.Load() < int32(crashAt) {
-		if err != nil {
-			t.Fatalf("without a crash: %v", err)
-		}
-		checkAtRest(t, n)
-		return false
-	}
-	settleAll(t, n)
-	t.Logf("crash before entry %d: %v", crashAt, err)
-	checkAtRest(t, n)
-	// The same operation again must find a tree that it can work on.
-	err = op(n, ctx, a, b)
-	if err != nil && !object.IsKind(err, object.KindNotFound) && !object.IsKind(err, object.KindExists) {
-		t.Fatalf("crash before entry %d, then again: %v", crashAt, err)
-	}
-	checkAtRest(t, n)
-	return true
 }
 
 // settleAll does what a start does.

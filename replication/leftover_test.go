@@ -164,7 +164,7 @@ func TestStagedContentInDoubtGoes(t *testing.T) {
 	}
 	for crashAt := int32(1); crashAt < 8; crashAt++ {
 		var count atomic.Int32
-		step := func() error {
+		step := func(object.PartitionID) error {
 			if count.Add(1) == crashAt {
 				return object.Errorf(object.KindTimeout, "%w", errCrash)
 			}

@@ -184,8 +184,9 @@ type Node struct {
 	work   sync.WaitGroup
 	// opening are groups that are being opened, some of them given up.
 	opening sync.WaitGroup
-	// step, in tests, is asked before each entry: an error is a coordinator that vanished.
-	step atomic.Pointer[func() error]
+	// step, in tests, is asked before each entry, which is the partition's: an error is a
+	// coordinator that vanished.
+	step atomic.Pointer[func(object.PartitionID) error]
 	// sender, in tests, takes the place of access.Propose: answers are lost there.
 	sender  atomic.Pointer[func(ctx context.Context, id object.PartitionID, entry []byte) (*namespace.Result, error)]
 	full    atomic.Bool // the metadata's disk is down to its reserve

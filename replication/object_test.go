@@ -100,7 +100,7 @@ func TestInheritedModeStandsStill(t *testing.T) {
 
 func TestCrashWhileInheriting(t *testing.T) {
 	for crashAt := 1; ; crashAt++ {
-		crashed := crashOnce(t, func(n *Node, ctx context.Context, a, b object.InodeID) error {
+		crashed := crashOnce(t, crashOp{"put over a stray file", func(ctx context.Context, n *Node, tr crashTree) error {
 			if _, err := n.Put(ctx, "box", "a/moved", strings.NewReader("new"), PutOptions{Size: 3}); err != nil {
 				return err
 			}
@@ -109,7 +109,9 @@ func TestCrashWhileInheriting(t *testing.T) {
 				err = errors.New("another mode")
 			}
 			return err
-		}, crashAt)
+		}, func(ctx context.Context, n *Node, tr crashTree) (string, error) {
+			return tr.names(ctx, n, tr.a, "moved")
+		}, "old1", "new1"}, crashAt)
 		if !crashed {
 			if crashAt < 4 {
 				t.Fatalf("the PUT has only %d steps: is it no transaction?", crashAt)

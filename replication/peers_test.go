@@ -201,7 +201,7 @@ func TestSweepWithClockAhead(t *testing.T) {
 				name := fmt.Sprintf("f%d", attempt)
 				newFile(t, n, a, name, "x")
 				crashAt, count := int32(2+attempt%3), atomic.Int32{}
-				step := func() error {
+				step := func(object.PartitionID) error {
 					if count.Add(1) >= crashAt {
 						return object.Errorf(object.KindTimeout, "the coordinator vanished (test)")
 					}

@@ -39,7 +39,7 @@ func (n *Node) propose(ctx context.Context, id object.PartitionID, cmd *namespac
 		return nil, n.errFull(n.cfg.NodeID) // whoever leads: what grows there grows here
 	}
 	if f := n.step.Load(); f != nil {
-		if err := (*f)(); err != nil {
+		if err := (*f)(id); err != nil {
 			return nil, err
 		}
 	}

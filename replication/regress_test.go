@@ -291,7 +291,7 @@ func TestParentPointerAfterACrash(t *testing.T) {
 			t.Fatal(err)
 		}
 		var count atomic.Int32
-		step := func() error {
+		step := func(object.PartitionID) error {
 			if count.Add(1) >= int32(crashAt) {
 				return errCrash
 			}
@@ -506,7 +506,7 @@ func TestCrashWhileEpochsRise(t *testing.T) {
 		mustPut(t, n, "a/x", []byte("x"))
 		root := mkdirs(t, n)
 		var count atomic.Int32
-		step := func() error {
+		step := func(object.PartitionID) error {
 			if count.Add(1) >= int32(crashAt) {
 				return errCrash
 			}

@@ -125,7 +125,7 @@ func TestCrashWhileAFileOfManyPiecesIsCut(t *testing.T) {
 	entries := 0
 	for crashAt, size := 1, int64(3000); ; crashAt++ {
 		var count atomic.Int32
-		step := func() error {
+		step := func(object.PartitionID) error {
 			if int(count.Add(1)) >= crashAt {
 				return errCrash
 			}

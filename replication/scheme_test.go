@@ -425,7 +425,7 @@ func TestARewriteGoesOnWhereItFailed(t *testing.T) {
 	}
 	var mu sync.Mutex
 	rnd, lost := rand.New(rand.NewSource(1)), 0
-	vanish := func() error {
+	vanish := func(object.PartitionID) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if rnd.Intn(3) > 0 {
