@@ -42,14 +42,14 @@ func chunkBytes(t testing.TB, c *harness.Cluster) (sum int64) {
 func TestShardsOnProcesses(t *testing.T) {
 	c := newCluster(t, harness.ClusterOptions{Nodes: 3})
 	first := c.Nodes[0]
-	if out, err := tryCLI(t, first, "mb", "box", "--storage", "rs:2+2"); err == nil || !strings.Contains(out, "the cluster has 3") {
+	if out, err := tryCLI(t, first, "mb", "box", "--scheme", "rs:2+2"); err == nil || !strings.Contains(out, "the cluster has 3") {
 		t.Fatalf("%v %s", err, out)
 	}
 	last, err := c.Add(t.Context())
 	check(t, err)
 	check(t, last.Start(t.Context()))
 	eventually(t, "the fourth node to take data", func() bool {
-		out, err := tryCLI(t, last, "mb", "box", "--storage", "rs:2+2")
+		out, err := tryCLI(t, last, "mb", "box", "--scheme", "rs:2+2")
 		if err != nil && !strings.Contains(out, "the cluster has 3") {
 			t.Fatalf("%v %s", err, out)
 		}

@@ -3,6 +3,7 @@ package replication
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
@@ -79,10 +80,16 @@ func diskBytes(t testing.TB, nodes []*Node) (sum int64) {
 	for _, n := range nodes {
 		for _, dir := range n.cfg.StoragePaths {
 			err := filepath.WalkDir(filepath.Join(dir, "chunks"), func(_ string, e fs.DirEntry, err error) error {
+				if errors.Is(err, fs.ErrNotExist) { // it went meanwhile
+					return nil
+				}
 				if err != nil || e.IsDir() {
 					return err
 				}
 				i, err := e.Info()
+				if errors.Is(err, fs.ErrNotExist) {
+					return nil
+				}
 				if err == nil {
 					sum += i.Size()
 				}

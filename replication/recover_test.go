@@ -130,6 +130,7 @@ func TestRecoverOneOfThree(t *testing.T) {
 	if _, err := Inspect(t.Context(), cfgs[0]); !object.IsKind(err, object.KindBusy) {
 		t.Errorf("a running node is inspected: %v", err)
 	}
+	level(t, nodes...)
 	closeAll(t, nodes...)
 
 	r := reportOf(t, cfgs[0])
@@ -207,6 +208,7 @@ func TestRecoverKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	level(t, nodes...)
 	closeAll(t, nodes...)
 	cfg := cfgs[0]
 	cfg.MetadataPath, cfg.StoragePaths = copied.MetadataPath, copied.StoragePaths
@@ -303,6 +305,7 @@ func TestRecoverSeveral(t *testing.T) {
 		r.Close()
 	}
 	root := bucketPartition(t, n1)
+	level(t, nodes...) // what a majority of the lost alone has is lost
 	closeAll(t, nodes...)
 
 	var reports []*recovery.Report
@@ -363,6 +366,25 @@ func inForce(t testing.TB, n *Node, voters, replicas int) {
 			t.Fatalf("gave up waiting for %d replicas of every partition", replicas)
 		}
 	}
+}
+
+// level waits until all replicas of each partition have applied as much.
+func level(t testing.TB, nodes ...*Node) {
+	t.Helper()
+	waitFor(t, "all replicas to have the same", func() bool {
+		for id := range nodes[0].parts {
+			applied := map[uint64]bool{}
+			for _, n := range nodes {
+				if r := n.parts[id].here.Load(); r != nil {
+					applied[r.machine.Applied()] = true
+				}
+			}
+			if len(applied) != 1 {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // bucketPartition is where the bucket's root directory is.

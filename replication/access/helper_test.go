@@ -387,7 +387,7 @@ func (n *node) again(ctx context.Context, cmd *namespace.Command) (*namespace.Re
 // file makes a file of the root directory.
 func (c *cluster) file(name string) object.InodeID {
 	c.t.Helper()
-	r := c.must(c.leader().do(within(c.t, 10*time.Second), &namespace.Command{Put: &namespace.Put{Dir: object.RootInode, Name: name, Exclusive: true,
+	r := c.must(c.leader().do(within(c.t, time.Minute), &namespace.Command{Put: &namespace.Put{Dir: object.RootInode, Name: name, Exclusive: true,
 		Node: object.Inode{Type: object.TypeRegular, Mode: 0o644}, Body: namespace.Body{Size: 8, Inline: make([]byte, 8)}}}))
 	return r.Inode.ID
 }
