@@ -1,7 +1,7 @@
 # What a person types. Everything sets itself up; `make test` is all that CI runs beside `make check`.
 
 GO      ?= go
-TIMEOUT ?= 20m
+TIMEOUT ?= 35m
 
 .PHONY: run build test full check bench docker setup clean
 
