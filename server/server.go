@@ -110,7 +110,10 @@ func New(node *replication.Node, opts Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{node: node, opts: opts, log: opts.Logger.With("component", "server"), origins: http.NewCrossOriginProtection(),
-		header: []string{strings.TrimSuffix("bucketdb/"+opts.Version, "/")}, clusterID: []string{node.ClusterID()}, checking: make(chan struct{}, 1)}
+		header: []string{strings.TrimSuffix("bucketdb/"+opts.Version, "/")}, clusterID: []string{""}, checking: make(chan struct{}, 1)}
+	if node != nil { // without one, only the routes can be looked at
+		s.clusterID = []string{node.ClusterID()}
+	}
 	s.closing, s.close = context.WithCancel(context.Background())
 	if s.ids, err = newRequestIDs(); err != nil {
 		s.close()

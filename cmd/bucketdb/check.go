@@ -30,6 +30,7 @@ kinds are also in "findings" of --json:
   references    a chunk is counted as used more or less often than it is
   names         names, inodes, types and link counts do not fit together
   stray-data    a chunk's file is on disk, no record names it; the node drops it by itself
+  not-checked   a node did not answer, so what it has is not known
 
 The exit code is 0 when all invariants hold, 1 when one does not or the check could not
 be made, 2 when the command line is wrong.`,

@@ -43,6 +43,7 @@ const (
 	FindingReferences FindingKind = "references"   // a chunk's count of references is wrong
 	FindingNames      FindingKind = "names"        // names, inodes and link counts do not fit together
 	FindingStray      FindingKind = "stray-data"   // a chunk's file is on disk and no record names it
+	FindingUnchecked  FindingKind = "not-checked"  // a node did not answer: what it has is not known
 )
 
 // Problems is the number of problems that the findings list.
