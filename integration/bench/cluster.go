@@ -33,7 +33,7 @@ func (b *bench) cluster() error {
 		return err
 	}
 	defer func() { _ = c.Close() }()
-	if err := errors.Join(c.Start(b.ctx), c.Settled(b.ctx, c.Nodes[0], clusterNodes, settleTime)); err != nil {
+	if err := errors.Join(c.Start(b.ctx), c.Balanced(b.ctx, c.Nodes[0], []string{"n1", "n2", "n3"}, settleTime)); err != nil {
 		return err
 	}
 	if err := b.clusterIdle(c); err != nil {
@@ -257,7 +257,7 @@ func (b *bench) rebalance(c *harness.Cluster) error {
 	if err := n.Start(b.ctx); err != nil {
 		return err
 	}
-	if err := c.Settled(b.ctx, c.Nodes[1], clusterNodes, settleTime); err != nil {
+	if err := c.Balanced(b.ctx, c.Nodes[1], []string{"n1", "n2", "n3", "n4"}, settleTime); err != nil {
 		return err
 	}
 	took := time.Since(start)
