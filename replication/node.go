@@ -23,6 +23,7 @@ import (
 	"github.com/skshohagmiah/bucketdb/storage/meta"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 	"github.com/skshohagmiah/bucketdb/storage/vfs"
+	"golang.org/x/sync/singleflight"
 )
 
 // Defaults of a Config.
@@ -170,6 +171,7 @@ type Node struct {
 	joinToken   string // the secret if this start made it
 	peerAddress string // where other nodes reach this one
 
+	asking    singleflight.Group // of the disks
 	live      liveTxs
 	scatter   scatter
 	leftovers leftovers

@@ -3,13 +3,33 @@ package replication
 import (
 	"context"
 	"runtime/debug"
+	"time"
 
 	"github.com/skshohagmiah/bucketdb/replication/control"
 	"github.com/skshohagmiah/bucketdb/replication/steward"
+	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
-// Usage is the capacity of the disks.
-func (n *Node) Usage(context.Context) (Usage, error) {
+// usageFor bounds the question to the disks: one that hangs in the kernel never answers.
+const usageFor = 2 * time.Second
+
+// Usage is the capacity of the disks. KindTimeout: one does not answer. However many ask
+// meanwhile, one question is under way.
+func (n *Node) Usage(ctx context.Context) (Usage, error) {
+	ctx, cancel := context.WithTimeout(ctx, usageFor)
+	defer cancel()
+	select {
+	case r := <-n.asking.DoChan("usage", func() (any, error) { return n.usage() }):
+		if r.Err != nil {
+			return Usage{}, r.Err
+		}
+		return r.Val.(Usage), nil
+	case <-ctx.Done():
+		return Usage{}, object.Errorf(object.KindTimeout, "a disk of the storage paths does not say how full it is: look whether it hangs: %w", ctx.Err())
+	}
+}
+
+func (n *Node) usage() (Usage, error) {
 	disks, err := n.chunks.Usage()
 	if err != nil {
 		return Usage{}, err
