@@ -26,7 +26,7 @@ const stillBucket = "still"
 
 // still is data that nobody changes: each of its chunks has three copies, all the time.
 type still struct {
-	t     testing.TB
+	t      testing.TB
 	sums   map[string][32]byte // of its chunk files, by name
 	bodies map[string][32]byte // of its objects, by key
 	bytes  int64               // of one copy of all
