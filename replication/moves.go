@@ -48,6 +48,8 @@ type moves struct {
 	read  *copies.Pacer // of what is read here
 	scrub *copies.Pacer // of what is read here though nobody asks for it
 
+	rewrite *copies.Pacer // of what is rewritten because its bucket's scheme has changed
+
 	epoch atomic.Uint64 // of the map whose layouts are adopted
 
 	// placing is held while layouts are adopted, and while files are dropped because
@@ -66,11 +68,24 @@ type moves struct {
 	counts  chunkCounts
 }
 
-func (m *moves) open(rate int64, page int) {
+func (m *moves) open(rate, rewrite int64, page int) {
 	m.fetch, m.mend, m.read = copies.NewPacer(rate), copies.NewPacer(rate), copies.NewPacer(readFactor*rate)
 	m.scrub = copies.NewPacer(rate / scrubShare)
+	m.rewrite = copies.NewPacer(rewrite)
 	m.verified, m.page = map[control.GroupKey]bool{}, cmp.Or(page, pageChunks)
 	m.compare, m.drop = make(chan struct{}, 1), make(chan struct{}, 1)
+}
+
+// setRates takes the rates that the cluster's settings say, or else this node's own.
+func (n *Node) setRates(s *control.State) {
+	rate := cmp.Or(s.Settings.RepairRate, n.cfg.RepairRate)
+	m := &n.moves
+	m.fetch.SetRate(rate)
+	m.mend.SetRate(rate)
+	m.read.SetRate(readFactor * rate)
+	m.scrub.SetRate(rate / scrubShare)
+	n.copies.SetRepairRate(rate)
+	m.rewrite.SetRate(cmp.Or(s.Settings.RewriteRate, n.cfg.rewriteRate))
 }
 
 // list is steward.Config.Verified.

@@ -68,7 +68,7 @@ type Config struct {
 	// below which nothing is taken that grows; deleting goes on. Negative: none.
 	MetadataReserve int64
 	// RepairRate bounds, in bytes a second, what this node fetches to mend chunks, and as
-	// much again to take over those that move to it.
+	// much again to take over those that move to it, unless the cluster's settings do.
 	RepairRate int64
 	FS         vfs.FS // default vfs.OS()
 	Logger     *slog.Logger
@@ -212,7 +212,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	n.rename, n.compacting = make(chan struct{}, 1), make(chan struct{}, compactors)
 	n.damaged = make(chan object.ChunkID, maxDamaged)
 	n.suspect = make(chan struct{}, 1)
-	n.moves.open(cfg.RepairRate, cfg.movePage)
+	n.moves.open(cfg.RepairRate, cfg.rewriteRate, cfg.movePage)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
