@@ -421,6 +421,7 @@ func (n *Node) takeMap() {
 	n.alone.Store(len(s.Nodes) == 1)
 	n.adoptLayouts(n.state.Load(), s)
 	n.access.Update(s.Epoch, table)
+	n.setRates(s)
 	n.state.Store(s)
 	nudge(n.hub.news) // replicas may have come or gone
 }
