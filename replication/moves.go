@@ -57,6 +57,7 @@ type moves struct {
 
 	compare chan struct{} // a token: this node may lack chunks
 	drop    chan struct{} // a token: this node may have chunks that belong elsewhere
+	audit   chan struct{} // a token: uploads are over that may have left chunks here
 	counts  chunkCounts
 }
 
@@ -64,7 +65,7 @@ func (m *moves) open(rate int64) {
 	m.fetch, m.mend, m.read = copies.NewPacer(rate), copies.NewPacer(rate), copies.NewPacer(readFactor*rate)
 	m.scrub = copies.NewPacer(rate / scrubShare)
 	m.verified = map[control.GroupKey]bool{}
-	m.compare, m.drop = make(chan struct{}, 1), make(chan struct{}, 1)
+	m.compare, m.drop, m.audit = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
 }
 
 // list is steward.Config.Verified.
@@ -138,6 +139,9 @@ func (n *Node) adoptLayouts(old, s *control.State) {
 		poke(n.moves.drop)
 	}
 	self := control.NodeID(n.cfg.NodeID)
+	if uploadsOver(self, old, s) {
+		poke(n.moves.audit)
+	}
 	if old != nil && old.Node(self) != nil && s.Node(self) != nil && old.Node(self).Gone && !s.Node(self).Gone {
 		poke(n.moves.compare)
 	}
