@@ -363,6 +363,37 @@ func checkDrop(t *testing.T, nodes []*Node, c namespace.ChunkRef) {
 		return nil
 	})
 	eventually(t, "the damaged copy whole again", func() error { return missingAt([]namespace.ChunkRef{c}, out.places, nodes) })
+	checkPush(t, in, out, c, data)
+}
+
+// checkPush: the last good copy of a chunk is at a node that holds it no longer, and comes back
+// to those that do before it goes there.
+func checkPush(t *testing.T, in []*Node, out *Node, c namespace.ChunkRef, data []byte) {
+	t.Helper()
+	if _, err := out.chunks.Put(t.Context(), c.ID, data); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range in {
+		if err := n.chunks.Delete(t.Context(), c.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the drop, after the chunk was brought to its holders", func() error {
+		left, err := out.dropMoved(t.Context())
+		if ok, _ := out.chunks.Has(c.ID); ok || left || err != nil {
+			return fmt.Errorf("there %v, left %v: %v", ok, left, err)
+		}
+		return nil
+	})
+	good := 0
+	for _, n := range in {
+		if got, err := n.chunks.ReadAll(t.Context(), c.ID, [32]byte(c.SHA256)); err == nil && bytes.Equal(got, data) {
+			good++
+		}
+	}
+	if good < 2 {
+		t.Errorf("%d of %d holders have it", good, len(in))
+	}
 }
 
 // settledOn waits until every partition is where the plan has it.
