@@ -81,6 +81,7 @@ func (s *Server) routes() {
 	s.handle("POST", "/cluster/nodes/:node/drain", counted, s.drain)
 	s.handle("DELETE", "/cluster/nodes/:node/drain", counted, s.undrain)
 	s.handle("GET", "/cluster/partitions", counted, s.clusterPartitions)
+	s.handle("POST", "/cluster/partitions/:partition/transfer", counted, s.transfer)
 	s.handle("GET", "/cluster/settings", counted, s.settings)
 	s.handle("PATCH", "/cluster/settings", counted, s.configure)
 	s.handle("GET", "/healthz", exempt, s.healthz)

@@ -198,6 +198,7 @@ type Steward struct {
 	jobs     map[string]bool
 	seen     map[object.PartitionID]control.GroupSeen // of the last round, for reports
 	terms    map[object.PartitionID]uint64            // in which a group was looked at last, until its actions are done
+	kept     map[object.PartitionID]time.Time         // until when a leadership that a person gave stays here
 	swept    time.Time                                // when all groups led here were looked at
 	failed   bool                                     // a job, since the last round
 }
@@ -222,7 +223,7 @@ func Open(cfg Config) (*Steward, error) {
 	s := &Steward{
 		cfg: cfg, log: cfg.Logger, identity: id, complain: newComplaints(cfg.Logger, cfg.now),
 		wake: make(chan struct{}, 1), slots: make(chan struct{}, maxJobs), jobs: map[string]bool{},
-		seen: map[object.PartitionID]control.GroupSeen{}, terms: map[object.PartitionID]uint64{},
+		seen: map[object.PartitionID]control.GroupSeen{}, terms: map[object.PartitionID]uint64{}, kept: map[object.PartitionID]time.Time{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.replicas = newReplicas(&s.cfg, rec)
