@@ -249,12 +249,12 @@ func trioOf(t *testing.T, objects objects, count int) []*Node {
 // and who holds a chunk no more drops it.
 func TestFourthNode(t *testing.T) {
 	wrote := objects{}
-	nodes := trioOf(t, wrote, need.Size(40, 400))
-	before := fetched(nodes)
+	trio := trioOf(t, wrote, need.Size(40, 400))
+	before := fetched(trio)
 	ctx, stop := context.WithCancel(t.Context())
 	load, lctx := errgroup.WithContext(ctx)
-	added := make([]objects, len(nodes))
-	for w, n := range nodes {
+	added := make([]objects, len(trio))
+	for w, n := range trio {
 		added[w] = objects{}
 		load.Go(func() error {
 			for i := 0; ctx.Err() == nil; i++ {
@@ -266,15 +266,15 @@ func TestFourthNode(t *testing.T) {
 					return fmt.Errorf("put %s: %w", key, err)
 				}
 				added[w][key] = b
-				if err := readBack(lctx, nodes[(w+1)%3], key, b); err != nil && ctx.Err() == nil {
+				if err := readBack(lctx, trio[(w+1)%3], key, b); err != nil && ctx.Err() == nil {
 					return fmt.Errorf("get %s: %w", key, err)
 				}
 			}
 			return nil
 		})
 	}
-	fourth := joinNode(t, nodes[0], "n4")
-	nodes = append(nodes, fourth)
+	fourth := joinNode(t, trio[0], "n4")
+	nodes := append(slices.Clone(trio), fourth) // the load reads the other
 	placed(t, nodes[0], 3, nodes...)
 	stop()
 	if err := load.Wait(); err != nil {

@@ -153,6 +153,9 @@ func (s *Store) Push(ctx context.Context, c Chunk) error {
 	if c, err = s.describe(ctx, p, c); err != nil {
 		return err
 	}
+	if live, err := s.o.Live(ctx, c.ID); err != nil || !live {
+		return err
+	}
 	if err := s.code.Acquire(ctx, c.Length); err != nil {
 		return err
 	}
@@ -171,7 +174,8 @@ func (s *Store) Push(ctx context.Context, c Chunk) error {
 	if _, err := s.PutPieces(ctx, c.ID, c.Scheme, [][]byte{data}, func() { s.code.Release(c.Length) }); err != nil {
 		return err
 	}
-	// It may have been released meanwhile, before our bytes came to some.
+	// It may have been released meanwhile, before our bytes came to some. (What comes to a slow one
+	// after this is the orphan audit's.)
 	if live, err := s.o.Live(ctx, c.ID); err != nil || live {
 		return err
 	}
