@@ -337,14 +337,19 @@ func (n *Node) propose0(ctx context.Context, c *control.Command) (*control.Resul
 	r, err := n.propose(ctx, object.Control, &namespace.Command{Control: data})
 	switch {
 	case err != nil:
-		if here := n.parts[object.Control].here.Load(); here != nil && here.group.Failure() != nil {
-			return nil, n.failed0(here.group.Failure())
-		}
-		return nil, err
+		return nil, n.whyNot0(err)
 	case r.Control == nil: // refused before it came to the control state
 		return nil, r.Err()
 	}
 	return r.Control, nil
+}
+
+// whyNot0 is the error of an entry for the control group, or why its replica here has failed.
+func (n *Node) whyNot0(err error) error {
+	if here := n.parts[object.Control].here.Load(); here != nil && here.group.Failure() != nil {
+		return n.failed0(here.group.Failure())
+	}
+	return err
 }
 
 // controlState is steward.Config.State.

@@ -494,6 +494,8 @@ type Result struct {
 	Part    *PartRec      `cbor:"15,keyasint,omitempty"` // of PutPart
 	Upload  *NewUpload    `cbor:"16,keyasint,omitempty"` // of NewUpload
 
+	Made object.InodeID `cbor:"18,keyasint,omitempty"` // of a Decide that put a name: what it leads to
+
 	// Fence: no result, but the only attempt whose entries are taken.
 	Fence []byte `cbor:"17,keyasint,omitempty"`
 
