@@ -1,7 +1,6 @@
 package replication
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -9,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/skshohagmiah/bucketdb/replication/control"
 	"github.com/skshohagmiah/bucketdb/storage/object"
@@ -37,6 +35,7 @@ func flipLog(t testing.TB, n *Node) {
 // TestDamagedLogIsReplaced: of three nodes one comes back with a damaged log. No replica
 // of it goes on under its id; all get new generations, and what was written is there.
 func TestDamagedLogIsReplaced(t *testing.T) {
+	t.Parallel()
 	nodes := threeNodes(t)
 	if _, err := nodes[0].CreateBucket(t.Context(), "box", "me"); err != nil {
 		t.Fatal(err)
@@ -52,13 +51,7 @@ func TestDamagedLogIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	flipLog(t, victim)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	again, err := Open(ctx, victim.cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = again.Close() })
+	again := openMember(t, victim.cfg)
 	settled(t, again)
 	after := replicasOf(t, again, "n1")
 	for _, id := range after {
@@ -87,10 +80,7 @@ func TestDamagedLogIsReplaced(t *testing.T) {
 	cfg := victim.cfg
 	cfg.Logger = slog.New(heard)
 	for range 2 {
-		again, err = Open(ctx, cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
+		again = openMember(t, cfg)
 		settled(t, again)
 		if err := again.Close(); err != nil {
 			t.Fatal(err)

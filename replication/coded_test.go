@@ -2,7 +2,6 @@ package replication
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,44 +22,10 @@ import (
 // up and every partition with all its replicas.
 func nodesOf(t testing.TB, count, rf, partitions int) []*Node {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	var nodes []*Node
-	for i := range count {
-		cfg := testConfig(t)
-		cfg.NodeID, cfg.API, cfg.Peer, cfg.LeasePeriod = fmt.Sprintf("n%d", i+1), "127.0.0.1:1", freeAddress(t), 30*time.Second
+	nodes := members(t, count, func(_ int, cfg *Config) {
 		cfg.ReplicationFactor, cfg.Partitions, cfg.ChunkSize, cfg.BufferMemory = rf, partitions, 1<<20, 16<<20
-		if i > 0 {
-			cfg.Join = []string{nodes[0].cfg.Peer}
-		}
-		n, err := Open(ctx, cfg)
-		if err != nil {
-			t.Fatalf("node %d: %v", i+1, err)
-		}
-		t.Cleanup(func() { _ = n.Close() })
-		nodes = append(nodes, n)
-	}
-	patiently(t, "all replicas to be in force", func() bool {
-		s, err := nodes[0].Control(ctx)
-		if err != nil || len(s.Plannable()) != count {
-			return false
-		}
-		for i, p := range s.Partitions {
-			want, good := rf, 0
-			if i == 0 {
-				want = min(count, control.MaxVoters)
-			}
-			for _, r := range p.Replicas {
-				if r.State == control.InForce {
-					good++
-				}
-			}
-			if good != want {
-				return false
-			}
-		}
-		return true
 	})
+	inForce(t, nodes[0], min(count, control.MaxVoters), rf)
 	return nodes
 }
 
@@ -106,6 +71,7 @@ func diskBytes(t testing.TB, nodes []*Node) (sum int64) {
 // TestFourPlusTwo: six nodes keep a bucket as 4+2, at 1.5 times its size; any two of
 // them may be lost, and what cannot be kept on six nodes is refused.
 func TestFourPlusTwo(t *testing.T) {
+	t.Parallel()
 	nodes := nodesOf(t, 6, 5, 4)
 	ctx := t.Context()
 	coded := mustScheme(t, "rs:4+2")
@@ -223,6 +189,7 @@ func TestFourPlusTwo(t *testing.T) {
 // TestReplicasBecomeShards: data of three copies gets into shards on six nodes while it
 // is written, and while nodes that rewrite it stop and come back; the copies go.
 func TestReplicasBecomeShards(t *testing.T) {
+	t.Parallel()
 	nodes := nodesOf(t, 6, 3, 4)
 	ctx, coded := t.Context(), mustScheme(t, "rs:4+2")
 	mkBox(t, nodes[1], "box", object.DefaultScheme)

@@ -23,15 +23,9 @@ type crew struct {
 // newCrew is a crew with the bucket "box" and three replicas of everything.
 func newCrew(t *testing.T) *crew {
 	t.Helper()
-	c := &crew{t: t}
-	for i := range 3 {
-		cfg := memberConfig(t, fmt.Sprintf("n%d", i+1))
+	c := &crew{t: t, nodes: members(t, 3, func(_ int, cfg *Config) {
 		cfg.Partitions, cfg.LeasePeriod = 3, time.Second // reclaiming waits for two
-		if i > 0 {
-			cfg.Join = []string{c.nodes[0].cfg.Peer}
-		}
-		c.nodes = append(c.nodes, openMember(t, cfg))
-	}
+	})}
 	if _, err := c.nodes[0].CreateBucket(t.Context(), "box", "me"); err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +63,7 @@ func (c *crew) settle() {
 				return err
 			}
 		}
-		r, err := c.up()[0].Check(c.t.Context())
+		r, err := c.up()[0].checkWithin(c.t.Context(), whole)
 		if err == nil && r.Open > 0 {
 			err = fmt.Errorf("%d are open", r.Open)
 		}
@@ -146,6 +140,7 @@ func newToken() Token { return Token{Session: newUploadID(), Seq: 1} }
 // vanishes before each of its steps and is closed. The two others settle what it left;
 // after it came back the tree is sound at every node.
 func TestCoordinatorVanishesAtEveryStep(t *testing.T) {
+	t.Parallel()
 	c := newCrew(t)
 	ops := crashOps()
 	// Quick: the steps before and after most decisions, and some of the longer operations'.
@@ -208,6 +203,7 @@ func (c *crew) vanish(ops []crashOp, crashAt int) (longer []crashOp) {
 // that leads the step's partition is closed, every second time while the step is on its
 // way. The operation goes on through whoever leads then, or answers that it did not come about.
 func TestLeaderClosedAtEveryStep(t *testing.T) {
+	t.Parallel()
 	c := newCrew(t)
 	ops := crashOps()
 	if !need.Full() { // a few steps of some

@@ -23,9 +23,6 @@ import (
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
-// testGroups are the chunk groups of a cluster in tests: enough for every node to get some.
-const testGroups = 16
-
 // eventually is waitFor for what takes a cluster some rounds; it shows what it waits for.
 func eventually(t testing.TB, what string, ok func() error) {
 	t.Helper()
@@ -156,38 +153,10 @@ func (o objects) check(t testing.TB, n *Node) {
 	}
 }
 
-// joinNode opens another node of a cluster; id is its name.
-func joinNode(t testing.TB, first *Node, id string) *Node {
-	t.Helper()
-	cfg := memberConfig(t, id)
-	if first != nil {
-		cfg.Join = []string{first.cfg.Peer}
-	}
-	return openMember(t, cfg)
-}
-
-func memberConfig(t testing.TB, id string) Config {
-	t.Helper()
-	cfg := testConfig(t)
-	cfg.NodeID, cfg.API, cfg.Peer, cfg.LeasePeriod, cfg.groups = id, "127.0.0.1:1", freeAddress(t), 30*time.Second, testGroups
-	return cfg
-}
-
-func openMember(t testing.TB, cfg Config) *Node {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	n, err := Open(ctx, cfg)
-	if err != nil {
-		t.Fatalf("node %s: %v", cfg.NodeID, err)
-	}
-	t.Cleanup(func() { _ = n.Close() })
-	return n
-}
-
 // TestChunksMove: what a node wrote alone, and what is written while others join, ends at
 // all three holders; then any one of them may be lost.
 func TestChunksMove(t *testing.T) {
+	t.Parallel()
 	first := joinNode(t, nil, "n1")
 	if _, err := first.CreateBucket(t.Context(), "box", "me"); err != nil {
 		t.Fatal(err)
@@ -248,6 +217,7 @@ func trioOf(t *testing.T, objects objects, count int) []*Node {
 // TestFourthNode joins under load: no operation fails, what moves is what has to move,
 // and who holds a chunk no more drops it.
 func TestFourthNode(t *testing.T) {
+	t.Parallel()
 	wrote := objects{}
 	nodes := trioOf(t, wrote, need.Size(40, 400))
 	before := fetched(nodes)
@@ -412,6 +382,7 @@ func readBack(ctx context.Context, n *Node, key, want string) error {
 // TestGoneNodeReplaced: a node that is gone longer than GoneAfter is replaced by an
 // empty one, and the chunks are three times there again.
 func TestGoneNodeReplaced(t *testing.T) {
+	t.Parallel()
 	wrote := objects{}
 	nodes := trioOf(t, wrote, need.Size(30, 300))
 	if err := nodes[2].Close(); err != nil {
@@ -476,6 +447,7 @@ func TestGoneNodeReplaced(t *testing.T) {
 // TestCorruptFilesRepaired damages chunk files of one node at random places: the
 // scrub finds every one, and they come back whole from the others.
 func TestCorruptFilesRepaired(t *testing.T) {
+	t.Parallel()
 	wrote := objects{}
 	nodes := trioOf(t, wrote, need.Size(40, 700))
 	list := liveChunks(t, nodes[0])
@@ -513,6 +485,7 @@ func damageFile(t testing.TB, n *Node, id object.ChunkID) {
 
 // TestMissingFilesFound: the comparison fetches what was removed behind the node's back.
 func TestMissingFilesFound(t *testing.T) {
+	t.Parallel()
 	wrote := objects{}
 	nodes := trioOf(t, wrote, need.Size(20, 200))
 	list := liveChunks(t, nodes[0])
@@ -536,6 +509,7 @@ func TestMissingFilesFound(t *testing.T) {
 
 // TestMoverStopped: a node that is stopped while chunks come to it goes on where it was.
 func TestMoverStopped(t *testing.T) {
+	t.Parallel()
 	wrote := objects{}
 	first := joinNode(t, nil, "n1")
 	if _, err := first.CreateBucket(t.Context(), "box", "me"); err != nil {
@@ -583,6 +557,7 @@ func TestMoverStopped(t *testing.T) {
 // TestUploadAcrossMove: a chunk of an upload that is under way while its group moves is
 // waited for, and comes along; one of an upload that nobody drives any more is not.
 func TestUploadAcrossMove(t *testing.T) {
+	t.Parallel()
 	first := joinNode(t, nil, "n1")
 	if _, err := first.CreateBucket(t.Context(), "box", "me"); err != nil {
 		t.Fatal(err)

@@ -25,6 +25,7 @@ func testConfig(t testing.TB) Config {
 		ChunkSize:    64 << 10,
 		LeasePeriod:  50 * time.Millisecond,
 		memTable:     16 << 20,
+		groups:       testGroups,
 		Logger:       slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: level})),
 	}
 }

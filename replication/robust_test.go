@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -72,8 +71,8 @@ func copyLog(t testing.TB, to, from string) {
 // when it has nothing of the partition: the node says so and changes nothing, and the log
 // back from a backup brings everything back.
 func TestOnlyReplicaIsNotLost(t *testing.T) {
-	cfg := testConfig(t)
-	cfg.NodeID, cfg.API, cfg.Peer = "n1", "127.0.0.1:1", freeAddress(t)
+	t.Parallel()
+	cfg := memberConfig(t, "n1")
 	n, err := Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -117,8 +116,8 @@ func TestOnlyReplicaIsNotLost(t *testing.T) {
 
 // TestRecordsOfOnlyReplicas: nor does a lost file of records give up what nobody else has.
 func TestRecordsOfOnlyReplicas(t *testing.T) {
-	cfg := testConfig(t)
-	cfg.NodeID, cfg.API, cfg.Peer = "n1", "127.0.0.1:1", freeAddress(t)
+	t.Parallel()
+	cfg := memberConfig(t, "n1")
 	n := openNode(t, cfg)
 	recordSecond(t, n)
 	s, err := n.Control(t.Context())
@@ -264,33 +263,6 @@ func TestStopWarnsOfNothing(t *testing.T) {
 	}
 }
 
-// twoNodes is a cluster of two: the first founded it.
-func twoNodes(t testing.TB, change func(i int, cfg *Config)) (nodes []*Node) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	for i := range 2 {
-		cfg := testConfig(t)
-		cfg.NodeID, cfg.API, cfg.Peer, cfg.LeasePeriod = fmt.Sprintf("n%d", i+1), "127.0.0.1:1", freeAddress(t), 30*time.Second
-		if i > 0 {
-			cfg.Join = []string{nodes[0].cfg.Peer}
-		}
-		if change != nil {
-			change(i, &cfg)
-		}
-		n, err := Open(ctx, cfg)
-		if err != nil {
-			t.Fatalf("node %d: %v", i+1, err)
-		}
-		t.Cleanup(func() { _ = n.Close() })
-		nodes = append(nodes, n)
-	}
-	if _, err := nodes[0].CreateBucket(t.Context(), "box", "me"); err != nil {
-		t.Fatal(err)
-	}
-	return nodes
-}
-
 // files counts the chunk files of nodes.
 func files(t testing.TB, nodes ...*Node) (list []object.ChunkID) {
 	t.Helper()
@@ -311,6 +283,7 @@ func files(t testing.TB, nodes ...*Node) (list []object.ChunkID) {
 // TestAuditSparesUploadsElsewhere: an upload in flight at one node survives an audit at
 // the one that keeps its chunks; what nobody uploads any more goes.
 func TestAuditSparesUploadsElsewhere(t *testing.T) {
+	t.Parallel()
 	nodes := twoNodes(t, nil)
 	a, b := nodes[0], nodes[1]
 	audit := func() {
