@@ -35,7 +35,6 @@ func flipLog(t testing.TB, n *Node) {
 // TestDamagedLogIsReplaced: of three nodes one comes back with a damaged log. No replica
 // of it goes on under its id; all get new generations, and what was written is there.
 func TestDamagedLogIsReplaced(t *testing.T) {
-	t.Parallel()
 	nodes := threeNodes(t)
 	if _, err := nodes[0].CreateBucket(t.Context(), "box", "me"); err != nil {
 		t.Fatal(err)

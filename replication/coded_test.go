@@ -71,7 +71,6 @@ func diskBytes(t testing.TB, nodes []*Node) (sum int64) {
 // TestFourPlusTwo: six nodes keep a bucket as 4+2, at 1.5 times its size; any two of
 // them may be lost, and what cannot be kept on six nodes is refused.
 func TestFourPlusTwo(t *testing.T) {
-	t.Parallel()
 	nodes := nodesOf(t, 6, 5, 4)
 	ctx := t.Context()
 	coded := mustScheme(t, "rs:4+2")
@@ -189,7 +188,6 @@ func TestFourPlusTwo(t *testing.T) {
 // TestReplicasBecomeShards: data of three copies gets into shards on six nodes while it
 // is written, and while nodes that rewrite it stop and come back; the copies go.
 func TestReplicasBecomeShards(t *testing.T) {
-	t.Parallel()
 	nodes := nodesOf(t, 6, 3, 4)
 	ctx, coded := t.Context(), mustScheme(t, "rs:4+2")
 	mkBox(t, nodes[1], "box", object.DefaultScheme)

@@ -140,7 +140,6 @@ func newToken() Token { return Token{Session: newUploadID(), Seq: 1} }
 // vanishes before each of its steps and is closed. The two others settle what it left;
 // after it came back the tree is sound at every node.
 func TestCoordinatorVanishesAtEveryStep(t *testing.T) {
-	t.Parallel()
 	c := newCrew(t)
 	ops := crashOps()
 	// Quick: the steps before and after most decisions, and some of the longer operations'.
@@ -203,7 +202,6 @@ func (c *crew) vanish(ops []crashOp, crashAt int) (longer []crashOp) {
 // that leads the step's partition is closed, every second time while the step is on its
 // way. The operation goes on through whoever leads then, or answers that it did not come about.
 func TestLeaderClosedAtEveryStep(t *testing.T) {
-	t.Parallel()
 	c := newCrew(t)
 	ops := crashOps()
 	if !need.Full() { // a few steps of some

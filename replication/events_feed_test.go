@@ -70,7 +70,6 @@ func lacking(n *Node) (list []object.PartitionID) {
 // anywhere, also of partitions that the node has no replica of, when it comes back to its
 // positions, and when the node that told it is gone.
 func TestEventsOfPartitionsElsewhere(t *testing.T) {
-	t.Parallel()
 	began := time.Now()
 	nodes := twoNodes(t, func(_ int, cfg *Config) { cfg.ReplicationFactor, cfg.Partitions, cfg.Logger = 1, 4, nil })
 	waitFor(t, "partitions at one node each", func() bool {

@@ -156,7 +156,6 @@ func (o objects) check(t testing.TB, n *Node) {
 // TestChunksMove: what a node wrote alone, and what is written while others join, ends at
 // all three holders; then any one of them may be lost.
 func TestChunksMove(t *testing.T) {
-	t.Parallel()
 	first := joinNode(t, nil, "n1")
 	if _, err := first.CreateBucket(t.Context(), "box", "me"); err != nil {
 		t.Fatal(err)
@@ -217,7 +216,6 @@ func trioOf(t *testing.T, objects objects, count int) []*Node {
 // TestFourthNode joins under load: no operation fails, what moves is what has to move,
 // and who holds a chunk no more drops it.
 func TestFourthNode(t *testing.T) {
-	t.Parallel()
 	wrote := objects{}
 	nodes := trioOf(t, wrote, need.Size(40, 400))
 	before := fetched(nodes)
@@ -382,7 +380,6 @@ func readBack(ctx context.Context, n *Node, key, want string) error {
 // TestGoneNodeReplaced: a node that is gone longer than GoneAfter is replaced by an
 // empty one, and the chunks are three times there again.
 func TestGoneNodeReplaced(t *testing.T) {
-	t.Parallel()
 	wrote := objects{}
 	nodes := trioOf(t, wrote, need.Size(30, 300))
 	if err := nodes[2].Close(); err != nil {
@@ -447,7 +444,6 @@ func TestGoneNodeReplaced(t *testing.T) {
 // TestCorruptFilesRepaired damages chunk files of one node at random places: the
 // scrub finds every one, and they come back whole from the others.
 func TestCorruptFilesRepaired(t *testing.T) {
-	t.Parallel()
 	wrote := objects{}
 	nodes := trioOf(t, wrote, need.Size(40, 700))
 	list := liveChunks(t, nodes[0])
@@ -485,7 +481,6 @@ func damageFile(t testing.TB, n *Node, id object.ChunkID) {
 
 // TestMissingFilesFound: the comparison fetches what was removed behind the node's back.
 func TestMissingFilesFound(t *testing.T) {
-	t.Parallel()
 	wrote := objects{}
 	nodes := trioOf(t, wrote, need.Size(20, 200))
 	list := liveChunks(t, nodes[0])
@@ -509,7 +504,6 @@ func TestMissingFilesFound(t *testing.T) {
 
 // TestMoverStopped: a node that is stopped while chunks come to it goes on where it was.
 func TestMoverStopped(t *testing.T) {
-	t.Parallel()
 	wrote := objects{}
 	first := joinNode(t, nil, "n1")
 	if _, err := first.CreateBucket(t.Context(), "box", "me"); err != nil {
@@ -557,7 +551,6 @@ func TestMoverStopped(t *testing.T) {
 // TestUploadAcrossMove: a chunk of an upload that is under way while its group moves is
 // waited for, and comes along; one of an upload that nobody drives any more is not.
 func TestUploadAcrossMove(t *testing.T) {
-	t.Parallel()
 	first := joinNode(t, nil, "n1")
 	if _, err := first.CreateBucket(t.Context(), "box", "me"); err != nil {
 		t.Fatal(err)

@@ -2,13 +2,9 @@ package replication
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"math/rand"
 	"net"
-	"os"
-	"runtime"
-	"strconv"
 	"testing"
 	"time"
 
@@ -17,20 +13,6 @@ import (
 )
 
 // Clusters of nodes in this process: members makes one, inForce waits for it.
-
-// TestMain lets a few tests at once: those that are parallel wait, for elections and
-// rounds, as much as they compute; more of them would only take leaders their time.
-func TestMain(m *testing.M) {
-	flag.Parse()
-	given := false
-	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
-	if !given {
-		if err := flag.Set("test.parallel", strconv.Itoa(min(2*runtime.GOMAXPROCS(0), 4))); err != nil {
-			panic(err)
-		}
-	}
-	os.Exit(m.Run())
-}
 
 // testGroups are the chunk groups of a cluster in tests: enough for every node to get some.
 const testGroups = 16

@@ -33,7 +33,6 @@ func (d *smallDisk) Usage(op vfs.Op, dir string) (vfs.Usage, error) {
 // its voters is at its reserve, whoever leads and wherever it is proposed; what is there is
 // read and deleted, and when there is room again all goes on.
 func TestFullVoterStopsGrowth(t *testing.T) {
-	t.Parallel()
 	disk := &smallDisk{FS: vfs.OS()}
 	nodes := twoNodes(t, func(i int, cfg *Config) {
 		cfg.Partitions, cfg.Logger = 4, nil
@@ -96,7 +95,6 @@ func TestFullNewsEnds(t *testing.T) {
 // TestFullDataDisk: a node whose data disks are at their reserve takes no new chunks from
 // others: who puts hears that there is no space, and what is there stays readable.
 func TestFullDataDisk(t *testing.T) {
-	t.Parallel()
 	disk := &smallDisk{FS: vfs.OS()}
 	nodes := twoNodes(t, func(_ int, cfg *Config) { cfg.FS, cfg.Partitions, cfg.Logger = disk, 4, nil })
 	body := randomBytes(1, 200_000)
@@ -122,7 +120,6 @@ func TestFullDataDisk(t *testing.T) {
 
 // TestClocksApart: somebody is told that clocks differ; work goes on.
 func TestClocksApart(t *testing.T) {
-	t.Parallel()
 	heard := &warnings{}
 	nodes := twoNodes(t, func(i int, cfg *Config) {
 		cfg.ReplicationFactor, cfg.Partitions, cfg.Logger = 1, 4, slog.New(heard)

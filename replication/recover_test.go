@@ -102,7 +102,6 @@ func closeAll(t testing.TB, nodes ...*Node) {
 // TestRecoverOneOfThree: two of three nodes are lost for good. What the third has is
 // there, new nodes join and replicate it, and the lost ones are told why they are refused.
 func TestRecoverOneOfThree(t *testing.T) {
-	t.Parallel()
 	nodes := threeNodes(t)
 	if _, err := nodes[0].CreateBucket(t.Context(), "box", "me"); err != nil {
 		t.Fatal(err)
@@ -182,7 +181,6 @@ func TestRecoverOneOfThree(t *testing.T) {
 // TestRecoverKilled: a node whose memtables were lost with its process is recovered as one
 // that was stopped, from its log.
 func TestRecoverKilled(t *testing.T) {
-	t.Parallel()
 	nodes := threeNodes(t)
 	if _, err := nodes[0].CreateBucket(t.Context(), "box", "me"); err != nil {
 		t.Fatal(err)
@@ -242,7 +240,6 @@ func TestRecoverRefused(t *testing.T) {
 // of one partition. The two that are left go on together: what one of them lacks it gets from the
 // other, the lost partition begins empty, and what is in the others is there.
 func TestRecoverSeveral(t *testing.T) {
-	t.Parallel()
 	nodes := members(t, 5, nil)
 	n1 := nodes[0]
 	if _, err := n1.CreateBucket(t.Context(), "box", "me"); err != nil {

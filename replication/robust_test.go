@@ -283,7 +283,6 @@ func files(t testing.TB, nodes ...*Node) (list []object.ChunkID) {
 // TestAuditSparesUploadsElsewhere: an upload in flight at one node survives an audit at
 // the one that keeps its chunks; what nobody uploads any more goes.
 func TestAuditSparesUploadsElsewhere(t *testing.T) {
-	t.Parallel()
 	nodes := twoNodes(t, nil)
 	a, b := nodes[0], nodes[1]
 	audit := func() {
@@ -338,7 +337,8 @@ func TestAuditSparesUploadsElsewhere(t *testing.T) {
 	if got := len(files(t, nodes...)); got <= kept {
 		t.Error("the audit dropped what its own node uploads")
 	}
-	audit()
+	// On a busy machine a node may not answer in time, and is spared for once.
+	waitFor(t, "what nobody uploads to go", func() bool { audit(); return len(files(t, nodes...)) <= kept })
 	if got := len(files(t, nodes...)); got != kept {
 		t.Errorf("%d files, want %d", got, kept)
 	}

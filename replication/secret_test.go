@@ -168,7 +168,6 @@ func TestAddressesThatOthersReach(t *testing.T) {
 // The secret is changed while two nodes run: the new one is added, made the first, and
 // the old one taken out; meanwhile every write succeeds.
 func TestSecretsChangeUnderLoad(t *testing.T) {
-	t.Parallel()
 	file := filepath.Join(t.TempDir(), "secret")
 	first, second := transport.NewSecret(), transport.NewSecret()
 	write := func(secrets ...transport.Secret) {
