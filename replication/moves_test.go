@@ -23,9 +23,6 @@ import (
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
-// testGroups are the chunk groups of a cluster in tests: enough for every node to get some.
-const testGroups = 16
-
 // eventually is waitFor for what takes a cluster some rounds; it shows what it waits for.
 func eventually(t testing.TB, what string, ok func() error) {
 	t.Helper()
@@ -154,35 +151,6 @@ func (o objects) check(t testing.TB, n *Node) {
 			t.Fatalf("%s at %s has %d bytes of %d, or others: %v", key, n.cfg.NodeID, b.Len(), len(want), err)
 		}
 	}
-}
-
-// joinNode opens another node of a cluster; id is its name.
-func joinNode(t testing.TB, first *Node, id string) *Node {
-	t.Helper()
-	cfg := memberConfig(t, id)
-	if first != nil {
-		cfg.Join = []string{first.cfg.Peer}
-	}
-	return openMember(t, cfg)
-}
-
-func memberConfig(t testing.TB, id string) Config {
-	t.Helper()
-	cfg := testConfig(t)
-	cfg.NodeID, cfg.API, cfg.Peer, cfg.LeasePeriod, cfg.groups = id, "127.0.0.1:1", freeAddress(t), 30*time.Second, testGroups
-	return cfg
-}
-
-func openMember(t testing.TB, cfg Config) *Node {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	n, err := Open(ctx, cfg)
-	if err != nil {
-		t.Fatalf("node %s: %v", cfg.NodeID, err)
-	}
-	t.Cleanup(func() { _ = n.Close() })
-	return n
 }
 
 // TestChunksMove: what a node wrote alone, and what is written while others join, ends at
