@@ -64,6 +64,11 @@ type ClientOptions struct {
 }
 
 func (o ClientOptions) complete(nodes int) (ClientOptions, error) {
+	for name, d := range map[string]time.Duration{"RetryFor": o.RetryFor, "ConnectTimeout": o.ConnectTimeout, "AnswerTimeout": o.AnswerTimeout, "IdleTimeout": o.IdleTimeout} {
+		if d < 0 {
+			return o, object.Errorf(object.KindInvalid, "the client's %s is %v: give a time, or 0 for the default", name, d)
+		}
+	}
 	if o.Session.IsZero() {
 		if _, err := rand.Read(o.Session[:]); err != nil {
 			return o, object.WithOp(err, "new client", "", "")

@@ -28,7 +28,7 @@ func watchWrite(ctx context.Context, g *guard, stall time.Duration, answer func(
 		}
 	}})
 	go func() {
-		tick := time.NewTicker(stall / 4)
+		tick := time.NewTicker(max(stall/4, time.Millisecond))
 		defer tick.Stop()
 		last, since := int64(-1), time.Now()
 		for {
