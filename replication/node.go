@@ -89,6 +89,8 @@ type Config struct {
 	net *chunkNet
 	// groups is the number of chunk groups, in tests less than chunkGroups.
 	groups int
+	// versions of the protocol between nodes, in tests others than this program's.
+	versions [2]uint64
 }
 
 func (c *Config) complete() error {
@@ -102,6 +104,9 @@ func (c *Config) complete() error {
 	def(&c.BufferMemory, DefaultBufferMemory)
 	def(&c.MetadataReserve, DefaultMetadataReserve)
 	def(&c.RepairRate, DefaultRepairRate)
+	if c.versions == [2]uint64{} {
+		c.versions = [2]uint64{transport.MinVersion, transport.MaxVersion}
+	}
 	if c.groups == 0 {
 		c.groups = chunkGroups
 	}
