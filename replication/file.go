@@ -225,7 +225,7 @@ func (n *Node) Create(ctx context.Context, dir object.InodeID, name string, node
 		return ino, err == nil, err
 	}
 	for attempt := 0; ; attempt++ {
-		r, err := n.put(ctx, dir, name, newInode(node.Type, node), namespace.Body{})
+		r, err := n.put(ctx, dir, name, newInode(node.Type, node), node.Umasked, namespace.Body{})
 		if err == nil {
 			return r.Inode, true, nil
 		}
@@ -259,13 +259,13 @@ func checkNode(name string, node NewNode) error {
 }
 
 // put is the exclusive create of a mount.
-func (n *Node) put(ctx context.Context, dir object.InodeID, name string, node object.Inode, body namespace.Body) (*namespace.Result, error) {
+func (n *Node) put(ctx context.Context, dir object.InodeID, name string, node object.Inode, umasked uint32, body namespace.Body) (*namespace.Result, error) {
 	if dir == object.RootInode {
 		return nil, object.Errorf(object.KindPermission, "only buckets (directories) can be made at the top")
 	}
 	return n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
 		return n.do(ctx, dir.Partition(), &namespace.Command{Token: token(ctx),
-			Put: &namespace.Put{Dir: dir, Name: name, Node: node, Body: body, Exclusive: true, Mount: true}})
+			Put: &namespace.Put{Dir: dir, Name: name, Node: node, Body: body, Exclusive: true, Mount: true, Parental: true, Umasked: umasked}})
 	})
 }
 
@@ -281,6 +281,10 @@ func (n *Node) mkdir(ctx context.Context, dir object.InodeID, name string, node 
 	rec := newInode(object.TypeDirectory, node)
 	rec.Parent = dir
 	r, err := n.once(ctx, func(ctx context.Context) (_ *namespace.Result, err error) {
+		rec := rec // what it inherits is looked at anew at each try
+		if err := n.inheritMode(ctx, &rec, dir, node.Umasked); err != nil {
+			return nil, err
+		}
 		ino, err = n.makeDirNode(ctx, dir, name, rec, n.spread(), 0, true)
 		return nil, err
 	})
@@ -304,7 +308,7 @@ func (n *Node) CreateWith(ctx context.Context, dir object.InodeID, name string, 
 	rec := newInode(object.TypeRegular, node)
 	overlay(&rec, o.Attr)
 	rec.SHA256 = rc.sha256
-	r, err := n.put(ctx, dir, name, rec, rc.body)
+	r, err := n.put(ctx, dir, name, rec, node.Umasked, rc.body)
 	n.settleUpload(rc, r, err)
 	if err != nil {
 		return nil, err
@@ -459,6 +463,7 @@ func (n *Node) xattr(ctx context.Context, c *namespace.SetXattr) error {
 	if c.Name == "" || len(c.Name) > object.MaxName {
 		return object.Errorf(object.KindInvalid, "an attribute's name has 1 to %d bytes", object.MaxName)
 	}
+	c.ACL = c.Name == object.XattrACL || c.Name == object.XattrDefaultACL
 	_, err := n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
 		return n.do(ctx, c.Inode.Partition(), &namespace.Command{Token: token(ctx), SetXattr: c})
 	})

@@ -254,7 +254,7 @@ func TestWriteInPlace(t *testing.T) {
 			continue
 		case 2:
 			l := rnd.Int63n(100000)
-			if _, err := n.Punch(ctx, ino.ID, off, l); err != nil {
+			if _, err := n.Punch(ctx, ino.ID, off, l, false); err != nil {
 				t.Fatal(err)
 			}
 			if int(off) < len(model) {

@@ -186,6 +186,10 @@ type Put struct {
 	// local. Where it is not, with Ask, the answer is Elsewhere, and nothing is done.
 	Inherit bool `cbor:"8,keyasint,omitempty"`
 	Ask     bool `cbor:"10,keyasint,omitempty"`
+	// Parental: the node inherits of the directory (object.Inode.Inherit), with the
+	// bits Umasked. Entries of earlier releases inherit nothing.
+	Parental bool   `cbor:"11,keyasint,omitempty"`
+	Umasked  uint32 `cbor:"12,keyasint,omitempty"`
 	// Tx: this is the deciding step of a transaction (a conditional write whose
 	// inode lives elsewhere, or a content with chunks of another owner).
 	Inode object.InodeID `cbor:"9,keyasint,omitempty"` // what the name must lead to (Tx only)
@@ -271,6 +275,9 @@ type SetXattr struct {
 	Create  bool           `cbor:"4,keyasint,omitempty"`
 	Replace bool           `cbor:"5,keyasint,omitempty"`
 	Remove  bool           `cbor:"6,keyasint,omitempty"`
+	// ACL: the value is an access control list, and the mode goes with it. Entries of
+	// earlier releases keep any bytes under its name.
+	ACL bool `cbor:"7,keyasint,omitempty"`
 }
 
 // Splice changes bytes of a file in place.
