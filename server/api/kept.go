@@ -65,7 +65,7 @@ func (k *Kept) Settle(ctx context.Context, ino object.InodeID) (n *object.Inode,
 	never := []string{"settle"}
 	n, at, err = k.c.Write(ctx, ino, 0, bytes.NewReader(nil), WriteOptions{Cond: Conditions{IfMatch: never, IfNoneMatch: never}})
 	switch object.KindOf(err) {
-	case object.KindPrecondition, object.KindStale:
+	case object.KindPrecondition, object.KindStale, object.KindSessionEnded:
 		return nil, 0, false, nil
 	}
 	return n, at, err == nil, err
