@@ -160,13 +160,24 @@ func (n *Node) lookAtQueues() []lockEdge {
 	return edges
 }
 
-// breakDeadlocks looks now and then whether somebody who waits here waits for ever.
+// breakDeadlocks looks now and then whether somebody who waits here waits for ever. While
+// nobody waits it sleeps.
 func (n *Node) breakDeadlocks() {
-	n.every(deadlockTick, func() {
-		if due := n.dueForLook(time.Now()); len(due) > 0 {
-			n.lookForDeadlock(due)
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-n.waiters.came:
 		}
-	})
+		for n.waiters.some() {
+			if sleep(n.ctx, deadlockTick) != nil {
+				return
+			}
+			if due := n.dueForLook(time.Now()); len(due) > 0 {
+				n.lookForDeadlock(due)
+			}
+		}
+	}
 }
 
 // dueForLook are the places that have waited long enough.

@@ -16,7 +16,8 @@ const lockKeep = 2 * time.Second
 // lockQueues are those who wait for locks on inodes of partitions that this node leads.
 // What is in memory here decides nothing: a Lock does, where it is applied.
 type lockQueues struct {
-	n *Node
+	n    *Node
+	came chan struct{} // a token: somebody waits
 
 	mu sync.Mutex // guards what follows, and every queue and place
 	at map[object.InodeID]*lockQueue
@@ -49,7 +50,7 @@ type lockPlace struct {
 }
 
 func newLockQueues(n *Node) *lockQueues {
-	return &lockQueues{n: n, at: map[object.InodeID]*lockQueue{}}
+	return &lockQueues{n: n, came: make(chan struct{}, 1), at: map[object.InodeID]*lockQueue{}}
 }
 
 // poll waits until a lock is granted or refused, or for wait: it is not granted then, and
@@ -100,7 +101,15 @@ func (l *lockQueues) join(ask *lockAsk) *lockPlace {
 	p := q.places[i]
 	p.polls++
 	l.kick(ask.Inode, q)
+	nudge(l.came)
 	return p
+}
+
+// some reports whether anybody waits here.
+func (l *lockQueues) some() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.at) > 0
 }
 
 // freed has those who wait for locks on some inodes looked at: something was given up

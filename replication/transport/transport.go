@@ -29,8 +29,10 @@ const (
 	// DefaultMaxInflight is how many AppendEntries of one group to one peer may be
 	// unanswered; see hashicorp/raft#541 for why it is small.
 	DefaultMaxInflight = 2
-	// DefaultBeatWindow is how long heartbeats to one peer gather.
-	DefaultBeatWindow = 25 * time.Millisecond
+	// DefaultBeatWindow is how long heartbeats gather at most. raft sends one to each
+	// follower every 100 to 200 ms and one more window, and calls for an election after
+	// a second without.
+	DefaultBeatWindow = 100 * time.Millisecond
 	// DefaultMaxCalls is how many calls to one peer may be unanswered.
 	DefaultMaxCalls = 512
 	// DefaultSnapshotRate is how many bytes of raft's snapshots a node sends in a second.
@@ -138,6 +140,7 @@ type Node struct {
 	httpIn      *connQueue
 	httpHandler *atomic.Pointer[http.Handler]
 	inbound     atomic.Int64 // bytes of raft requests not handled yet
+	beatDue     atomic.Bool  // a timer sends what heartbeats have gathered
 	forged      logged       // raft requests in another node's name
 	pace        *pace        // of the snapshots that are sent
 	refused     atomic.Int64 // the clock when a refused connection was last logged
