@@ -87,7 +87,13 @@ func (s *Server) waitForLock(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.closing, cancel)()
 	a, err := s.node.Lock(ctx, ino, l, wait)
+	if err != nil && s.closing.Err() != nil {
+		err = object.Errorf(object.KindUnavailable, "the node is stopping: ask another one")
+	}
 	return s.lockAnswer(c, a, err, "lock")
 }
 

@@ -229,3 +229,33 @@ func TestLockContract(t *testing.T) {
 	f.want(204, "DELETE", fmt.Sprintf("/fs/sessions/%032x", 1), "")
 	f.want(409, "PUT", fmt.Sprintf("/fs/sessions/%032x", 1), "")
 }
+
+// TestShutdownEndsWaits: who waits for a lock does not hold up a server that stops, and is
+// told to ask another one.
+func TestShutdownEndsWaits(t *testing.T) {
+	f := newFixture(t, Options{})
+	ino := f.file("locked")
+	a, b := f.lockClient(api.ClientOptions{}), f.lockClient(api.ClientOptions{Retries: -1})
+	k := object.Lock{Class: object.LockFlock, Owner: 1, Exclusive: true, Last: object.LastByte}
+	if granted, _ := tryLock(t, a, ino, k); !granted {
+		t.Fatal("refused")
+	}
+	waits := b.Locking(ino, k)
+	defer waits.Done()
+	done := make(chan error, 1)
+	go func() {
+		_, err := waits.Wait(t.Context())
+		done <- err
+	}()
+	for deadline := time.Now().Add(time.Minute); f.s.streams.Load() == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nobody waits")
+		}
+	}
+	if err := f.s.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; !object.IsKind(err, object.KindUnavailable) {
+		t.Fatalf("who waited was told: %v", err)
+	}
+}
