@@ -3,10 +3,15 @@ package replication
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/skshohagmiah/bucketdb/integration/need"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
@@ -23,6 +28,78 @@ func leaderOf(t testing.TB, nodes []*Node, id object.PartitionID) (leader *Node)
 		return errors.New("none")
 	})
 	return leader
+}
+
+// exclusion has clients at all nodes take turns at one lock, some of them reading, while
+// the leadership of its partition is moved about: never are two in who exclude each other,
+// each gets its turn, and what is answered is so.
+func exclusion(t *testing.T, nodes []*Node, ino object.InodeID, rounds int) {
+	stop, moved := make(chan struct{}), make(chan int, 1)
+	go func() {
+		for moves := 0; ; {
+			select {
+			case <-stop:
+				moved <- moves
+				return
+			default:
+			}
+			to := nodes[moves%len(nodes)].cfg.NodeID
+			if _, err := nodes[0].TransferLeadership(t.Context(), ino.Partition(), to, time.Minute); err == nil {
+				moves++
+			}
+		}
+	}()
+	var writers, readers atomic.Int32
+	var g errgroup.Group
+	for i := range 6 {
+		l := newLocker(t, nodes[i%len(nodes)])
+		g.Go(func() error {
+			for round := range rounds {
+				k := object.Lock{Class: object.LockPOSIX, Owner: 1, Exclusive: (i+round)%3 != 0, First: 100, Last: 200}
+				if i == 5 {
+					k.Exclusive = round%2 == 0
+				}
+				if err := l.wait(l.next(), l.n, ino, k); err != nil {
+					return err
+				}
+				if k.Exclusive {
+					if w, r := writers.Add(1), readers.Load(); w != 1 || r != 0 {
+						return fmt.Errorf("%d write and %d read at once", w, r)
+					}
+				} else {
+					readers.Add(1)
+					if w := writers.Load(); w != 0 {
+						return fmt.Errorf("one reads while %d write", w)
+					}
+				}
+				runtime.Gosched()
+				if k.Exclusive {
+					writers.Add(-1)
+				} else {
+					readers.Add(-1)
+				}
+				for ctx := l.next(); ; {
+					err := l.n.Unlock(ctx, ino, k)
+					if err == nil {
+						break
+					}
+					if !passing(err) {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+	}
+	err := g.Wait()
+	close(stop)
+	t.Logf("the leadership was moved %d times", <-moved)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := nodes[0].TestLock(t.Context(), ino, object.Lock{Class: object.LockPOSIX, Exclusive: true, Last: object.LastByte}); err != nil || c != nil {
+		t.Fatalf("a lock is left: %+v, %v", c, err)
+	}
 }
 
 // TestLocksOfThreeNodes: locks go from node to node, circles over several leaders are
@@ -68,6 +145,8 @@ func TestLocksOfThreeNodes(t *testing.T) {
 	t.Run("deadlock", func(t *testing.T) {
 		deadlocked(t, c.nodes, []object.InodeID{f, g, newFile(t, c.nodes[0], x, "h", "x").ID}, ls)
 	})
+
+	t.Run("exclusion", func(t *testing.T) { exclusion(t, c.nodes, f, need.Size(4, 100)) })
 
 	// The leader of f goes while two wait; those at the other nodes get their turns.
 	gone := leaderOf(t, c.nodes, f.Partition())
