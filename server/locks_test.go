@@ -150,6 +150,64 @@ func TestLocks(t *testing.T) {
 	}
 }
 
+// TestNewSession: a client whose session was ended goes on under another one. What it had
+// begun stays with the old one, and can be told apart: it happened, or it never will.
+func TestNewSession(t *testing.T) {
+	f := newFixture(t, Options{})
+	ino := f.file("file")
+	line := &lossy{}
+	c := f.lockClient(api.ClientOptions{HTTPClient: &http.Client{Transport: line}, Retries: 2})
+	old := c.Session()
+	write := func(ctx context.Context, data string) error {
+		_, _, err := c.Append(ctx, ino, strings.NewReader(data), api.WriteOptions{})
+		return err
+	}
+	heard, happened := c.Keep(t.Context())
+	line.set(true, false)
+	if err := write(heard, "1"); err == nil {
+		t.Fatal("no error")
+	}
+	late, never := c.Keep(t.Context())
+	line.set(false, true) // it is on its way, several times
+	if err := write(late, "2"); err == nil {
+		t.Fatal("no error")
+	}
+	line.set(false, false)
+	if err := c.CloseLease(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		if _, err := c.SetAttr(t.Context(), ino, api.SetAttr{}); object.IsKind(err, object.KindSessionEnded) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("a closed session goes on")
+		}
+	}
+	if err := c.NewSession(); err != nil || c.Session() == old {
+		t.Fatal(c.Session(), err)
+	}
+	line.arrive(t)
+	if err := write(t.Context(), "3"); err != nil {
+		t.Fatal(err)
+	}
+	for k, want := range map[*api.Kept]bool{happened: true, never: false} {
+		if _, _, did, err := k.Settle(t.Context(), ino); err != nil || did != want {
+			t.Errorf("it happened: %v (%v), want %v", did, err, want)
+		}
+		k.Done()
+	}
+	if got := f.want(200, "GET", "/objects/assets/file", ""); got.body != "x13" {
+		t.Errorf("the file has %q", got.body)
+	}
+	if _, err := c.OpenLease(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if granted, _ := tryLock(t, c, ino, object.Lock{Class: object.LockFlock, Exclusive: true, Last: object.LastByte}); !granted {
+		t.Fatal("refused")
+	}
+}
+
 // TestLockWhoseAnswerIsLost is taken once, and what was given up stays so whatever arrives later.
 func TestLockWhoseAnswerIsLost(t *testing.T) {
 	f := newFixture(t, Options{})

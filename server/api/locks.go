@@ -99,12 +99,12 @@ func (c *Client) RenewLease(ctx context.Context) (time.Duration, error) {
 
 // CloseLease ends the session: this client can make no mutation any more.
 func (c *Client) CloseLease(ctx context.Context) error {
-	return c.doJSON(ctx, &call{op: "close session", method: http.MethodDelete, path: "/fs/sessions/" + c.session.id}, nil)
+	return c.doJSON(ctx, &call{op: "close session", method: http.MethodDelete, path: "/fs/sessions/" + c.session.Load().id}, nil)
 }
 
 func (c *Client) lease(ctx context.Context, op, method string) (time.Duration, error) {
 	var out Lease
-	err := c.doJSON(ctx, &call{op: op, method: method, path: "/fs/sessions/" + c.session.id}, &out)
+	err := c.doJSON(ctx, &call{op: op, method: method, path: "/fs/sessions/" + c.session.Load().id}, &out)
 	return time.Duration(out.LeaseMS) * time.Millisecond, err
 }
 
@@ -177,7 +177,7 @@ func (c *Client) Unlock(ctx context.Context, ino object.InodeID, l object.Lock) 
 // take; nil: there is none.
 func (c *Client) TestLock(ctx context.Context, ino object.InodeID, l object.Lock) (*object.Lock, error) {
 	q := lockQuery(l)
-	q.Set("session", c.session.id)
+	q.Set("session", c.session.Load().id)
 	if l.Exclusive {
 		q.Set("exclusive", "")
 	}
