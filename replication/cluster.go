@@ -26,8 +26,6 @@ const (
 	chunkGroups = 1024
 	// defaultWeight leaves room for nodes that take less than others.
 	defaultWeight = 100
-	// protocol is the version of the protocol between nodes that this program speaks.
-	protocol = 1
 )
 
 // cluster is a node's part in its cluster, which may have no other node.
@@ -70,7 +68,7 @@ func (n *Node) openCluster(ctx context.Context) (err error) {
 		return err
 	}
 	n.book = steward.NewBook()
-	if n.net, err = transport.Open(transport.Options{Node: n.cfg.NodeID, Advertise: n.peerAddress, Release: version(), Secrets: n.secrets,
+	if n.net, err = transport.Open(transport.Options{Node: n.cfg.NodeID, Advertise: n.peerAddress, Release: version(), Versions: n.cfg.versions, Secrets: n.secrets,
 		Resolve: n.book.Resolve, Logger: n.log}); err != nil {
 		return err
 	}
@@ -234,7 +232,7 @@ func (n *Node) self() (control.Join, error) {
 		return control.Join{}, n.badLayout()
 	}
 	return control.Join{Node: control.NodeID(n.cfg.NodeID), Store: control.StoreID(store), Incarnation: control.Incarnation(n.incarnation),
-		API: n.apiAddress(), Peer: n.peerAddress, Weight: defaultWeight, Versions: control.Versions{Min: protocol, Max: protocol},
+		API: n.apiAddress(), Peer: n.peerAddress, Weight: defaultWeight, Versions: control.Versions{Min: n.cfg.versions[0], Max: n.cfg.versions[1]},
 		Partitions: n.cfg.Partitions}, nil
 }
 
@@ -423,6 +421,7 @@ func (n *Node) takeMap() {
 	n.alone.Store(len(s.Nodes) == 1)
 	n.adoptLayouts(n.state.Load(), s)
 	n.access.Update(s.Epoch, table)
+	n.setRates(s)
 	n.state.Store(s)
 	nudge(n.hub.news) // replicas may have come or gone
 }

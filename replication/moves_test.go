@@ -580,6 +580,34 @@ func TestMoverStopped(t *testing.T) {
 	wrote.check(t, second)
 }
 
+// TestMoverMemory: a mover has a page of ids in memory at a time, however many chunks move,
+// and what it takes over that way is all there is.
+func TestMoverMemory(t *testing.T) {
+	wrote := objects{}
+	first := joinNode(t, nil, "n1")
+	if _, err := first.CreateBucket(t.Context(), "box", "me"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 60 {
+		wrote.put(t, first, fmt.Sprintf("d%d/%d", i%7, i), 150_000)
+	}
+	list := liveChunks(t, first)
+	const page = 8
+	cfg := memberConfig(t, "n2")
+	cfg.Join, cfg.movePage = []string{first.cfg.Peer}, page
+	second := openMember(t, cfg)
+	nodes := []*Node{first, second}
+	placed(t, first, 2, nodes...)
+	if err := missingAt(list, first.places, nodes); err != nil {
+		t.Fatal(err) // the move had ended
+	}
+	wrote.check(t, second)
+	most, pages := second.moves.most.Load(), second.moves.pages.Load()
+	if most == 0 || most > page || pages < int64(len(list)/page) {
+		t.Fatalf("%d chunks moved in %d pages, up to %d at a time; pages have %d", len(list), pages, most, page)
+	}
+}
+
 // TestUploadAcrossMove: a chunk of an upload that is under way while its group moves is
 // waited for, and comes along; one of an upload that nobody drives any more is not.
 func TestUploadAcrossMove(t *testing.T) {

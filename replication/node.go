@@ -68,7 +68,7 @@ type Config struct {
 	// below which nothing is taken that grows; deleting goes on. Negative: none.
 	MetadataReserve int64
 	// RepairRate bounds, in bytes a second, what this node fetches to mend chunks, and as
-	// much again to take over those that move to it.
+	// much again to take over those that move to it, unless the cluster's settings do.
 	RepairRate int64
 	// Waiting is told what Open waits for, in words for people, whenever that changes; it must not
 	// block, and may be called from several goroutines. nil: nobody asks.
@@ -79,6 +79,7 @@ type Config struct {
 	// walSegment is the length of a log segment; in tests, to have many. memTable is
 	// the size of the metadata's memtables: large ones take the race detector long.
 	walSegment, memTable int64
+	movePage             int // pageChunks; in tests, to have many pages
 	// rewriteRate bounds the rewriting of data whose bucket's scheme changed, in bytes a second.
 	rewriteRate int64
 	// clock, in tests, is this node's, which may be wrong.
@@ -89,6 +90,8 @@ type Config struct {
 	net *chunkNet
 	// groups is the number of chunk groups, in tests less than chunkGroups.
 	groups int
+	// versions of the protocol between nodes, in tests others than this program's.
+	versions [2]uint64
 }
 
 func (c *Config) complete() error {
@@ -102,6 +105,9 @@ func (c *Config) complete() error {
 	def(&c.BufferMemory, DefaultBufferMemory)
 	def(&c.MetadataReserve, DefaultMetadataReserve)
 	def(&c.RepairRate, DefaultRepairRate)
+	if c.versions == [2]uint64{} {
+		c.versions = [2]uint64{transport.MinVersion, transport.MaxVersion}
+	}
 	if c.groups == 0 {
 		c.groups = chunkGroups
 	}
@@ -218,7 +224,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	n.rename, n.compacting = make(chan struct{}, 1), make(chan struct{}, compactors)
 	n.damaged = make(chan object.ChunkID, maxDamaged)
 	n.suspect = make(chan struct{}, 1)
-	n.moves.open(cfg.RepairRate)
+	n.moves.open(cfg.RepairRate, cfg.rewriteRate, cfg.movePage)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {

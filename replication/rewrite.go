@@ -298,12 +298,13 @@ func (n *Node) rewriteFrom(ctx context.Context, ino object.InodeID, off int64) (
 		if len(run.list) == 0 {
 			return nil
 		}
-		began := time.Now()
+		if err := n.moves.rewrite.Wait(ctx, run.bytes); err != nil {
+			return err
+		}
 		if err := n.pack(ctx, r, run); err != nil {
 			return err
 		}
 		done += run.bytes
-		n.rest(time.Duration(float64(run.bytes)/float64(n.cfg.rewriteRate)*float64(time.Second)) - time.Since(began))
 		run = &packing{}
 		return ctx.Err()
 	}

@@ -104,10 +104,14 @@ func (s *Steward) registerHere(ctx context.Context) (*joinAnswer, error) {
 
 // persist tries until it succeeds, ctx ends, or the error is final.
 func (s *Steward) persist(ctx context.Context, try func() (*joinAnswer, error)) (*joinAnswer, error) {
+	var why error // of the last try that ctx did not cut short
 	for pause := joinPause; ; pause = min(2*pause, joinPauseMost) {
 		a, err := try()
 		if err == nil || final(err) {
 			return a, err
+		}
+		if why == nil || ctx.Err() == nil {
+			why = err
 		}
 		if ctx.Err() == nil {
 			s.complain.warn("join", "this node is not known to its cluster yet; it tries again. "+advice(err), err)
@@ -116,7 +120,7 @@ func (s *Steward) persist(ctx context.Context, try func() (*joinAnswer, error)) 
 		select {
 		case <-time.After(pause/2 + rand.N(pause)):
 		case <-ctx.Done():
-			return nil, object.Errorf(object.KindOf(ctx.Err()), "this node is not known to its cluster yet: %w", errors.Join(ctx.Err(), err))
+			return nil, object.Errorf(object.KindOf(ctx.Err()), "this node is not known to its cluster yet: %w", errors.Join(ctx.Err(), why))
 		}
 	}
 }
@@ -142,17 +146,33 @@ func verdict(a *joinAnswer) error {
 	return err
 }
 
-// advice is what to do about an error of joining.
+// advice is what to do about an error of joining. Several addresses were asked, and what
+// one said of versions explains the silence of the others.
 func advice(err error) string {
+	if within(err, object.KindVersion) {
+		return "Upgrade the older of the two nodes"
+	}
 	switch object.KindOf(err) {
 	case object.KindUnauthenticated, object.KindPermission:
 		return "Check that the join token is this cluster's"
-	case object.KindVersion:
-		return "Upgrade the older of the two nodes"
 	case object.KindExists, object.KindConflict, object.KindBusy:
 		return "It succeeds once that is done"
 	}
 	return "Check that the nodes it was given run and that their addresses can be reached from here"
+}
+
+// within reports whether an error, or any that it is made of, is of a kind.
+func within(err error, k object.Kind) bool {
+	if e, ok := err.(*object.Error); ok && e.Kind == k {
+		return true
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		return within(e.Unwrap(), k)
+	case interface{ Unwrap() []error }:
+		return slices.ContainsFunc(e.Unwrap(), func(part error) bool { return within(part, k) })
+	}
+	return false
 }
 
 // askToJoin asks each address in turn; the error has them all.

@@ -43,8 +43,8 @@ const (
 
 // The versions of the protocol that this build speaks.
 const (
-	minVersion = 1
-	maxVersion = 1
+	MinVersion = 1
+	MaxVersion = 1
 )
 
 // Peer is the other end of a connection, as authenticated.
@@ -82,7 +82,9 @@ type Options struct {
 	// all together; 0: DefaultSnapshotRate. See SetSnapshotRate.
 	SnapshotRate int64
 
-	versions [2]uint64 // other than this build's, for tests
+	// Versions of the protocol that are spoken, the lowest and the highest; zero: this
+	// build's, MinVersion and MaxVersion. Others are for tests of mixed clusters.
+	Versions [2]uint64
 }
 
 func (o *Options) complete() error {
@@ -119,8 +121,8 @@ func (o *Options) complete() error {
 	if o.SnapshotRate == 0 {
 		o.SnapshotRate = DefaultSnapshotRate
 	}
-	if o.versions == [2]uint64{} {
-		o.versions = [2]uint64{minVersion, maxVersion}
+	if o.Versions == [2]uint64{} {
+		o.Versions = [2]uint64{MinVersion, MaxVersion}
 	}
 	return nil
 }
