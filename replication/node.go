@@ -204,8 +204,12 @@ type Node struct {
 	full    atomic.Bool            // the metadata's disk is down to its reserve
 	peers   peers                  // what the other nodes say of themselves
 	seen    seenTxs
-	closing atomic.Bool
-	ready   atomic.Bool
+	leases  leases
+	waiters *lockQueues // of locks on inodes
+	// lockPolls holds a token for each question about a lock that waits at another node.
+	lockPolls chan struct{}
+	closing   atomic.Bool
+	ready     atomic.Bool
 }
 
 // Open starts a node on its directories, making what is missing, and returns
@@ -324,6 +328,7 @@ func (n *Node) openStores() (err error) {
 // openMemory makes what the node remembers while it runs.
 func (n *Node) openMemory() error {
 	n.hub = newHub()
+	n.waiters, n.lockPolls = newLockQueues(n), make(chan struct{}, maxLockPolls)
 	n.bufs = newBuffers(n.cfg.BufferMemory, n.cfg.ChunkSize)
 	n.live.done = map[namespace.TxID]chan struct{}{}
 	n.active.uploads = map[object.UploadID]bool{}

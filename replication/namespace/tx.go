@@ -379,6 +379,7 @@ func (s *state) finishDead(h *Dead, c *Finish) {
 	}
 	if c.Committed {
 		s.drop(inodeKey(h.Dir))
+		s.forgetLocks(h.Dir)
 		s.event(Event{Inode: h.Dir})
 		return
 	}
