@@ -199,11 +199,11 @@ func (n *Node) settleIn(ctx context.Context) error {
 	}
 	for _, p := range n.parts {
 		r := p.here.Load()
-		if r == nil || len(r.group.Members()) > 1 {
+		if r == nil || len(r.group.Members()) != 1 { // none: it is joining, and waits for its leader
 			continue
 		}
 		n.waits(fmt.Sprintf("partition %d applies its log", p.id), nil)
-		if err := r.group.WaitReady(ctx); err != nil {
+		if err := r.group.WaitReady(ctx); err != nil && p.here.Load() == r { // else the cluster has taken it back meanwhile
 			return object.Errorf(object.KindUnavailable, "partition %d did not become ready: %w", p.id, err)
 		}
 	}
