@@ -3,6 +3,7 @@ package replication
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"path/filepath"
@@ -81,7 +82,7 @@ func (n *Node) openCluster(ctx context.Context) (err error) {
 	}
 	if n.steward, err = steward.Open(steward.Config{Self: self, Secrets: n.secrets, Dir: n.cfg.MetadataPath, FS: n.cfg.FS,
 		Seeds: n.cfg.Join, Host: host{n}, Transport: n.net, Book: n.book, Propose: n.propose0, State: n.controlState,
-		Adopted: n.adopted, Copy: n.copyGroups, Verified: n.moves.list, Logger: n.log}); err != nil {
+		Adopted: n.adopted, Copy: n.copyGroups, Verified: n.moves.list, Waiting: n.waits, Logger: n.log}); err != nil {
 		return err
 	}
 	if err := n.seed(); err != nil {
@@ -134,6 +135,7 @@ func (n *Node) enter(ctx context.Context, listener net.Listener) error {
 			return err
 		}
 	}
+	n.waits("it opens its replicas and tells the cluster that it has started", nil)
 	if err := n.steward.Start(ctx); err != nil {
 		return err
 	}
@@ -157,6 +159,9 @@ func (n *Node) openPlaces(ctx context.Context) error {
 			n.places.shut.Store(false)
 			n.steward.Wake()
 			return nil
+		}
+		if passing(err) {
+			n.waits(waitsForMajority, err)
 		}
 		if why := pause(ctx, round); why != nil || !passing(err) {
 			return err
@@ -184,6 +189,7 @@ func (n *Node) settleIn(ctx context.Context) error {
 	tick := time.NewTicker(mapPoll)
 	defer tick.Stop()
 	for n.takeMap(); n.state.Load() == nil; n.takeMap() {
+		n.waits("it has not received the cluster's map yet: check that the other nodes run and reach it at "+n.peerAddress, nil)
 		select {
 		case <-ctx.Done():
 			return object.Errorf(object.KindUnavailable, "this node has not received the cluster's map yet: check that the other nodes run and reach it at %s: %w", n.peerAddress, ctx.Err())
@@ -198,6 +204,7 @@ func (n *Node) settleIn(ctx context.Context) error {
 		if r == nil || len(r.group.Members()) > 1 {
 			continue
 		}
+		n.waits(fmt.Sprintf("partition %d applies its log", p.id), nil)
 		if err := r.group.WaitReady(ctx); err != nil {
 			return object.Errorf(object.KindUnavailable, "partition %d did not become ready: %w", p.id, err)
 		}
@@ -227,7 +234,8 @@ func (n *Node) self() (control.Join, error) {
 		return control.Join{}, n.badLayout()
 	}
 	return control.Join{Node: control.NodeID(n.cfg.NodeID), Store: control.StoreID(store), Incarnation: control.Incarnation(n.incarnation),
-		API: n.apiAddress(), Peer: n.peerAddress, Weight: defaultWeight, Versions: control.Versions{Min: protocol, Max: protocol}}, nil
+		API: n.apiAddress(), Peer: n.peerAddress, Weight: defaultWeight, Versions: control.Versions{Min: protocol, Max: protocol},
+		Partitions: n.cfg.Partitions}, nil
 }
 
 // apiAddress is where clients reach this node: one that listens at all addresses is at
