@@ -184,3 +184,35 @@ func TestJoinerWithOtherPartitions(t *testing.T) {
 	}
 	openNode(t, joiner(cfg.Partitions))
 }
+
+// TestStartBesideAJoiningReplica: a replica that a move had only begun to make when its node
+// was killed waits for the leader of its partition, or is taken back. The start of the node
+// waits for neither.
+func TestStartBesideAJoiningReplica(t *testing.T) {
+	nodes := members(t, 2, func(_ int, cfg *Config) { cfg.ReplicationFactor = 1 })
+	inForce(t, nodes[0], 2, 1)
+	n := nodes[1]
+	var p *partition
+	for _, q := range n.parts {
+		if q.here.Load() == nil {
+			p = q
+		}
+	}
+	if p == nil {
+		t.Fatal("every partition has a replica at n2")
+	}
+	name := control.ReplicaID{Node: "n2", Generation: 1000}
+	if _, err := (host{n}).Open(t.Context(), p.id, name, steward.Join); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := (host{n}).Close(p.id, name); err != nil {
+			t.Error(err)
+		}
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := n.settleIn(ctx); err != nil {
+		t.Errorf("the start waits: %v", err)
+	}
+}
