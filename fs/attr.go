@@ -76,6 +76,7 @@ func joinTime(sec uint64, nsec uint32) *int64 {
 // entry answers with an inode, which the kernel then remembers.
 func (f *filesystem) entry(out *fuse.EntryOut, n *object.Inode) {
 	f.nodes.remember(n.ID)
+	f.nodes.bare(n.ID, len(n.Xattrs) == 0, f.o.CacheTTL)
 	f.attr(&out.Attr, f.seen(n))
 	out.NodeId, out.Generation = f.node(n.ID), 1 // numbers are never reused
 	out.SetEntryTimeout(f.o.CacheTTL)

@@ -29,7 +29,8 @@ type Backend interface {
 	// content is of another one.
 	ReadRange(ctx context.Context, ino object.InodeID, off int64, dst []byte, version uint64) (int, error)
 	Write(ctx context.Context, ino object.InodeID, off int64, body io.Reader, o api.WriteOptions) (*object.Inode, int64, error)
-	Punch(ctx context.Context, ino object.InodeID, off, length int64) (*object.Inode, error)
+	Punch(ctx context.Context, ino object.InodeID, off, length int64, grow bool) (*object.Inode, error)
+	Seek(ctx context.Context, ino object.InodeID, off int64, hole bool) (int64, error)
 	CopyRange(ctx context.Context, src object.InodeID, srcOff int64, dst object.InodeID, dstOff, length int64) (*object.Inode, int64, error)
 
 	SetXattr(ctx context.Context, ino object.InodeID, name string, value []byte, create, replace bool) error

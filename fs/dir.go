@@ -72,7 +72,9 @@ func (f *filesystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *f
 		if entry == nil {
 			return false
 		}
-		if d != nil && d.Attr != nil && f.fresh(p) {
+		// What has extended attributes is looked up: the listing does not tell them, and
+		// an ACL is one.
+		if d != nil && d.Attr != nil && d.Plain && f.fresh(p) {
 			f.entry(entry, d.Attr)
 		}
 		return true

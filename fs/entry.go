@@ -54,11 +54,11 @@ func (f *filesystem) create(ctx context.Context, dir object.InodeID, name string
 }
 
 // makeNode is create for everything that is not opened at once.
-func (f *filesystem) makeNode(cancel <-chan struct{}, in *fuse.InHeader, name string, t object.FileType, mode uint32,
+func (f *filesystem) makeNode(cancel <-chan struct{}, in *fuse.InHeader, name string, t object.FileType, mode, umask uint32,
 	more func(*api.NewNode), out *fuse.EntryOut) fuse.Status {
 	ctx, done := f.begin(cancel)
 	defer done()
-	node, st := f.newNode(in.Caller, t, mode)
+	node, st := f.newNode(in.Caller, t, mode, umask)
 	if st != fuse.OK {
 		return st
 	}
@@ -74,7 +74,7 @@ func (f *filesystem) makeNode(cancel <-chan struct{}, in *fuse.InHeader, name st
 
 // Mkdir makes a directory; in the root of all buckets, a bucket.
 func (f *filesystem) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
-	return f.makeNode(cancel, &in.InHeader, name, object.TypeDirectory, in.Mode, nil, out)
+	return f.makeNode(cancel, &in.InHeader, name, object.TypeDirectory, in.Mode, in.Umask, nil, out)
 }
 
 // Mknod makes a file, fifo, socket or device.
@@ -86,7 +86,7 @@ func (f *filesystem) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string
 	if t == 0 {
 		t = object.TypeRegular
 	}
-	return f.makeNode(cancel, &in.InHeader, name, t, in.Mode, func(n *api.NewNode) { n.Rdev = in.Rdev }, out)
+	return f.makeNode(cancel, &in.InHeader, name, t, in.Mode, in.Umask, func(n *api.NewNode) { n.Rdev = in.Rdev }, out)
 }
 
 // Symlink makes a symbolic link.
@@ -94,7 +94,7 @@ func (f *filesystem) Symlink(cancel <-chan struct{}, in *fuse.InHeader, target, 
 	if len(target) > object.MaxSymlink {
 		return fuse.Status(syscall.ENAMETOOLONG)
 	}
-	return f.makeNode(cancel, in, name, object.TypeSymlink, 0o777, func(n *api.NewNode) { n.Target = api.Name(target) }, out)
+	return f.makeNode(cancel, in, name, object.TypeSymlink, 0o777, 0, func(n *api.NewNode) { n.Target = api.Name(target) }, out)
 }
 
 // Readlink returns a link's target, which never changes: the kernel keeps it.

@@ -141,8 +141,8 @@ func (f *filesystem) closeFile(fl *file, write, giveUp bool) (lost *layer, close
 // learn takes in a record of the inode, unless a newer one is known. The lock
 // is held.
 func (fl *file) learn(n *object.Inode) {
-	if fl.base != nil && n.Change < fl.base.Change {
-		return
+	if fl.base != nil && n.Change <= fl.base.Change {
+		return // the same one may be a listing's, without extended attributes
 	}
 	fl.base = n
 }
@@ -314,7 +314,7 @@ func (fl *file) killPriv(now int64) {
 func (f *filesystem) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	ctx, done := f.begin(cancel)
 	defer done()
-	node, st := f.newNode(in.Caller, object.TypeRegular, in.Mode)
+	node, st := f.newNode(in.Caller, object.TypeRegular, in.Mode, in.Umask)
 	if st != fuse.OK {
 		return st
 	}
@@ -392,12 +392,14 @@ func (f *filesystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	}
 }
 
-// newNode describes an inode that a program makes.
-func (f *filesystem) newNode(c fuse.Caller, t object.FileType, mode uint32) (api.NewNode, fuse.Status) {
+// newNode describes an inode that a program makes. The umask is left to us
+// (DONT_MASK): in a directory with a default ACL that one counts instead.
+func (f *filesystem) newNode(c fuse.Caller, t object.FileType, mode, umask uint32) (api.NewNode, fuse.Status) {
 	uid, ok1 := f.o.UIDs.stored(c.Uid)
 	gid, ok2 := f.o.GIDs.stored(c.Gid)
 	if !ok1 || !ok2 {
 		return api.NewNode{}, fuse.Status(syscall.EOVERFLOW)
 	}
-	return api.NewNode{Type: api.Type(t), Mode: mode & 0o7777, UID: uid, GID: gid, Exclusive: true}, fuse.OK
+	umask &= 0o777
+	return api.NewNode{Type: api.Type(t), Mode: mode &^ umask & 0o7777, Umasked: mode & umask, UID: uid, GID: gid, Exclusive: true}, fuse.OK
 }

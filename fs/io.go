@@ -229,26 +229,53 @@ func (f *filesystem) makeRoom(cancel <-chan struct{}, n int64) error {
 	return f.wmem.wait(ctx, n)
 }
 
-// Fallocate punches holes; it cannot reserve space, and says so.
+// Fallocate punches holes, zeroes ranges (which are holes then) and makes files
+// longer. It reserves no space: chunks are never written in place, so that every
+// write needs room of its own anyhow.
 func (f *filesystem) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	h := f.handles.file(in.Fh)
 	if h == nil || !h.write {
 		return fuse.Status(syscall.EBADF)
 	}
-	if in.Mode != unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE {
+	const keep = unix.FALLOC_FL_KEEP_SIZE
+	off, length := int64(in.Offset), int64(in.Length)
+	if off+length > object.MaxFileSize || off+length < 0 {
+		return fuse.Status(syscall.EFBIG)
+	}
+	switch in.Mode {
+	case unix.FALLOC_FL_PUNCH_HOLE | keep, unix.FALLOC_FL_ZERO_RANGE, unix.FALLOC_FL_ZERO_RANGE | keep:
+	case 0, keep:
+		off, length = off+length, 0 // nothing changes but the size
+	default:
 		return fuse.ENOTSUP
 	}
 	ctx, done := f.begin(cancel)
 	defer done()
+	f.dropPriv(h.f, in.Caller)
 	if err := f.flush(ctx, h.f); err != nil {
 		return statusOfInode(err)
 	}
-	n, err := f.b.Punch(ctx, h.f.ino, int64(in.Offset), int64(in.Length))
+	if in.Mode == keep {
+		return fuse.OK
+	}
+	n, err := f.b.Punch(ctx, h.f.ino, off, length, in.Mode&keep == 0)
 	if err != nil {
 		return statusOfInode(err)
 	}
 	f.settled(h.f, n)
 	return fuse.OK
+}
+
+// dropPriv takes setuid and setgid away from a file that somebody else than root
+// is about to change by another call than write: the kernel leaves that to us
+// (HANDLE_KILLPRIV_V2) and does not say so. It travels with the flush to come.
+func (f *filesystem) dropPriv(fl *file, c fuse.Caller) {
+	fl.mu.Lock()
+	mode := fl.look().Mode
+	fl.mu.Unlock()
+	if c.Uid != 0 && withoutPriv(mode) != mode {
+		f.change(fl, func(_ *layer, now int64) { fl.killPriv(now) })
+	}
 }
 
 // CopyFileRange shares the chunks of one file with another; no data moves.
@@ -259,6 +286,7 @@ func (f *filesystem) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRang
 	}
 	ctx, done := f.begin(cancel)
 	defer done()
+	f.dropPriv(dst.f, in.Caller)
 	for _, fl := range []*file{src.f, dst.f} {
 		if err := f.flush(ctx, fl); err != nil {
 			return 0, statusOfInode(err)
@@ -288,8 +316,27 @@ func (f *filesystem) settled(fl *file, n *object.Inode) {
 	fl.learn(n)
 }
 
-// Lseek leaves SEEK_DATA and SEEK_HOLE to the kernel, for which a file is data
-// up to its end: true enough for a caller, and no false promise of holes.
-func (f *filesystem) Lseek(<-chan struct{}, *fuse.LseekIn, *fuse.LseekOut) fuse.Status {
-	return fuse.ENOSYS
+// Lseek is SEEK_DATA and SEEK_HOLE, which are the cluster's to answer: what is not
+// flushed is flushed first.
+func (f *filesystem) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+	h := f.handles.file(in.Fh)
+	switch {
+	case h == nil:
+		return fuse.Status(syscall.EBADF)
+	case in.Whence != unix.SEEK_DATA && in.Whence != unix.SEEK_HOLE:
+		return fuse.EINVAL
+	case in.Offset > object.MaxFileSize:
+		return fuse.Status(syscall.ENXIO)
+	}
+	ctx, done := f.begin(cancel)
+	defer done()
+	if err := f.flush(ctx, h.f); err != nil {
+		return statusOfInode(err)
+	}
+	at, err := f.b.Seek(ctx, h.f.ino, int64(in.Offset), in.Whence == unix.SEEK_HOLE)
+	if object.IsKind(err, object.KindRange) {
+		return fuse.Status(syscall.ENXIO)
+	}
+	out.Offset = uint64(at)
+	return statusOfInode(err)
 }

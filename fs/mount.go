@@ -230,9 +230,11 @@ func mountOptions(o Options) *fuse.MountOptions {
 		MaxBackground:        64,
 		DirectMount:          os.Geteuid() == 0,
 		EnableSymlinkCaching: true,
+		EnableAcl:            true,
 		Debug:                o.Debug,
 		Logger:               slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
-		ExtraCapabilities:    fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DIRECT_IO_ALLOW_MMAP,
+		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_DIRECT_IO_ALLOW_MMAP |
+			fuse.CAP_DONT_MASK | fuse.CAP_SETXATTR_EXT,
 	}
 	m.PanicHandler = func(p any) fuse.Status {
 		o.Logger.Error("panic in a FUSE handler", "panic", p, "stack", string(debug.Stack()))

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"sync"
+	"time"
 
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
@@ -13,6 +14,10 @@ type node struct {
 	lookups uint64 // how often the kernel was told of it and has not forgotten it
 	cached  uint64 // version that the kernel's page cache holds bytes of; 0: unknown
 	file    *file  // set while it is open or has unflushed changes
+	// bareUntil: until then it is taken to have no extended attributes, as everything
+	// else that a lookup told is believed for CacheTTL. The kernel asks for an ACL
+	// wherever somebody else than the owner does something.
+	bareUntil time.Time
 }
 
 // nodeTable is safe for concurrent use. Its lock is taken before any file's.
@@ -45,6 +50,26 @@ func (t *nodeTable) remember(ino object.InodeID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.at(ino).lookups++
+}
+
+// bare notes whether an inode has no extended attributes, as is known now.
+func (t *nodeTable) bare(ino object.InodeID, is bool, ttl time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n := t.m[ino]; n != nil {
+		n.bareUntil = time.Time{}
+		if is {
+			n.bareUntil = time.Now().Add(ttl)
+		}
+	}
+}
+
+// isBare reports whether an inode may still be taken to have none.
+func (t *nodeTable) isBare(ino object.InodeID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.m[ino]
+	return n != nil && time.Now().Before(n.bareUntil)
 }
 
 // forget takes n references back.

@@ -236,6 +236,7 @@ func (t *notifier) handle(e api.Event) {
 		t.tell(note{ino: dir})
 	case e.Kind == api.EventInode && t.f.knows(ino):
 		t.f.epoch.Add(1)
+		t.f.nodes.bare(ino, false, 0)
 		if e.Version == 0 || e.Version == t.f.nodes.cachedVersion(ino) {
 			t.tell(note{ino: ino}) // attributes only
 			return

@@ -210,3 +210,25 @@ func TestAppendBehindTheLargestFile(t *testing.T) {
 		t.Fatalf("%v, %d bytes are kept", st, used)
 	}
 }
+
+// An ACL's ids go through the maps of owners, both ways; other bytes stay.
+func TestMappedACL(t *testing.T) {
+	f := &filesystem{o: Options{UIDs: IDMap{{Local: 100, Stored: 5000, Count: 10}}, GIDs: IDMap{{Local: 200, Stored: 7000, Count: 10}}}}
+	acl := func(user, group uint32) []byte {
+		return object.ACL{{Tag: object.ACLUserObj, Perm: 7}, {Tag: object.ACLUser, Perm: 6, ID: user}, {Tag: object.ACLGroupObj},
+			{Tag: object.ACLGroup, Perm: 5, ID: group}, {Tag: object.ACLMask, Perm: 7}, {Tag: object.ACLOther}}.Encode()
+	}
+	stored, st := f.storedACL(acl(101, 202))
+	if st != fuse.OK || !slices.Equal(stored, acl(5001, 7002)) {
+		t.Errorf("stored as %v, %v", stored, st)
+	}
+	if got := mapACL(stored, f.o.UIDs.local, f.o.GIDs.local); !slices.Equal(got, acl(101, 202)) {
+		t.Errorf("shown as %v", got)
+	}
+	if _, st := f.storedACL(acl(1, 202)); st != fuse.EINVAL {
+		t.Errorf("a user whom the map does not name: %v", st)
+	}
+	if got := mapACL([]byte("x"), f.o.UIDs.local, f.o.GIDs.local); string(got) != "x" {
+		t.Errorf("what is no ACL: %q", got)
+	}
+}

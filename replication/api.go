@@ -97,6 +97,9 @@ type NewNode struct {
 	UID, GID uint32
 	Rdev     uint32
 	Target   string // of a symlink
+	// Umasked are the permission bits that the maker's umask took from Mode. They
+	// count in a directory with a default ACL.
+	Umasked uint32
 }
 
 // SetAttr changes those attributes that are not nil. Times are ns since 1970.

@@ -63,12 +63,15 @@ func alive(ino *object.Inode, err error) (*object.Inode, error) {
 	return ino, err
 }
 
-// lookupKept is the inode that an earlier attempt of the same token made.
-func (n *Node) lookupKept(ctx context.Context, r *namespace.Result, dir object.InodeID, name string) (*object.Inode, error) {
-	if r != nil && r.Inode != nil {
-		return r.Inode, nil
+// keptDir is the directory that an earlier attempt of the same token made, wherever it is by
+// now. One that was removed since is told as it was asked for: the mkdir succeeded.
+func (n *Node) keptDir(ctx context.Context, r *namespace.Result, asked object.Inode) (*object.Inode, error) {
+	ino, err := n.GetAttr(ctx, r.Made)
+	if object.IsKind(err, object.KindStale) {
+		asked.ID = r.Made
+		return &asked, nil
 	}
-	return n.Lookup(ctx, dir, name)
+	return ino, err
 }
 
 // Resolve walks a path of a bucket ("" is its root) to its inode, following no symlink.
@@ -222,7 +225,7 @@ func (n *Node) Create(ctx context.Context, dir object.InodeID, name string, node
 		return ino, err == nil, err
 	}
 	for attempt := 0; ; attempt++ {
-		r, err := n.put(ctx, dir, name, newInode(node.Type, node), namespace.Body{})
+		r, err := n.put(ctx, dir, name, newInode(node.Type, node), node.Umasked, namespace.Body{})
 		if err == nil {
 			return r.Inode, true, nil
 		}
@@ -256,13 +259,13 @@ func checkNode(name string, node NewNode) error {
 }
 
 // put is the exclusive create of a mount.
-func (n *Node) put(ctx context.Context, dir object.InodeID, name string, node object.Inode, body namespace.Body) (*namespace.Result, error) {
+func (n *Node) put(ctx context.Context, dir object.InodeID, name string, node object.Inode, umasked uint32, body namespace.Body) (*namespace.Result, error) {
 	if dir == object.RootInode {
 		return nil, object.Errorf(object.KindPermission, "only buckets (directories) can be made at the top")
 	}
 	return n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
 		return n.do(ctx, dir.Partition(), &namespace.Command{Token: token(ctx),
-			Put: &namespace.Put{Dir: dir, Name: name, Node: node, Body: body, Exclusive: true, Mount: true}})
+			Put: &namespace.Put{Dir: dir, Name: name, Node: node, Body: body, Exclusive: true, Mount: true, Parental: true, Umasked: umasked}})
 	})
 }
 
@@ -275,14 +278,18 @@ func (n *Node) mkdir(ctx context.Context, dir object.InodeID, name string, node 
 		return ino, err
 	}
 	var ino *object.Inode
+	rec := newInode(object.TypeDirectory, node)
+	rec.Parent = dir
 	r, err := n.once(ctx, func(ctx context.Context) (_ *namespace.Result, err error) {
-		rec := newInode(object.TypeDirectory, node)
-		rec.Parent = dir
+		rec := rec // what it inherits is looked at anew at each try
+		if err := n.inheritMode(ctx, &rec, dir, node.Umasked); err != nil {
+			return nil, err
+		}
 		ino, err = n.makeDirNode(ctx, dir, name, rec, n.spread(), 0, true)
 		return nil, err
 	})
 	if err == nil && ino == nil {
-		return n.lookupKept(ctx, r, dir, name)
+		return n.keptDir(ctx, r, rec)
 	}
 	return ino, err
 }
@@ -301,7 +308,7 @@ func (n *Node) CreateWith(ctx context.Context, dir object.InodeID, name string, 
 	rec := newInode(object.TypeRegular, node)
 	overlay(&rec, o.Attr)
 	rec.SHA256 = rc.sha256
-	r, err := n.put(ctx, dir, name, rec, rc.body)
+	r, err := n.put(ctx, dir, name, rec, node.Umasked, rc.body)
 	n.settleUpload(rc, r, err)
 	if err != nil {
 		return nil, err
@@ -456,6 +463,7 @@ func (n *Node) xattr(ctx context.Context, c *namespace.SetXattr) error {
 	if c.Name == "" || len(c.Name) > object.MaxName {
 		return object.Errorf(object.KindInvalid, "an attribute's name has 1 to %d bytes", object.MaxName)
 	}
+	c.ACL = c.Name == object.XattrACL || c.Name == object.XattrDefaultACL
 	_, err := n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
 		return n.do(ctx, c.Inode.Partition(), &namespace.Command{Token: token(ctx), SetXattr: c})
 	})

@@ -1,8 +1,8 @@
 package replication
 
 import (
-	"fmt"
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"

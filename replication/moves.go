@@ -65,6 +65,7 @@ type moves struct {
 	most    atomic.Int64  // the ids in the largest of them
 	compare chan struct{} // a token: this node may lack chunks
 	drop    chan struct{} // a token: this node may have chunks that belong elsewhere
+	audit   chan struct{} // a token: uploads are over that may have left chunks here
 	counts  chunkCounts
 }
 
@@ -73,7 +74,7 @@ func (m *moves) open(rate, rewrite int64, page int) {
 	m.scrub = copies.NewPacer(rate / scrubShare)
 	m.rewrite = copies.NewPacer(rewrite)
 	m.verified, m.page = map[control.GroupKey]bool{}, cmp.Or(page, pageChunks)
-	m.compare, m.drop = make(chan struct{}, 1), make(chan struct{}, 1)
+	m.compare, m.drop, m.audit = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
 }
 
 // setRates takes the rates that the cluster's settings say, or else this node's own.
@@ -159,6 +160,9 @@ func (n *Node) adoptLayouts(old, s *control.State) {
 		poke(n.moves.drop)
 	}
 	self := control.NodeID(n.cfg.NodeID)
+	if uploadsOver(self, old, s) {
+		poke(n.moves.audit)
+	}
 	if old != nil && old.Node(self) != nil && s.Node(self) != nil && old.Node(self).Gone && !s.Node(self).Gone {
 		poke(n.moves.compare)
 	}

@@ -200,8 +200,9 @@ type Node struct {
 	step atomic.Pointer[func(object.PartitionID) error]
 	// sender, in tests, takes the place of access.Propose: answers are lost there.
 	sender  atomic.Pointer[func(ctx context.Context, id object.PartitionID, entry []byte) (*namespace.Result, error)]
-	full    atomic.Bool // the metadata's disk is down to its reserve
-	peers   peers       // what the other nodes say of themselves
+	between atomic.Pointer[func()] // see betweenLooks
+	full    atomic.Bool            // the metadata's disk is down to its reserve
+	peers   peers                  // what the other nodes say of themselves
 	seen    seenTxs
 	leases  leases
 	waiters *lockQueues // of locks on inodes

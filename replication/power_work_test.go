@@ -147,7 +147,7 @@ func (c *powerClient) punch(name string, off, size int) step {
 			clear(f.data[off:min(off+size, len(f.data))])
 		}
 	}, func(ctx context.Context, ino object.InodeID) error {
-		_, err := c.n.Punch(ctx, ino, int64(off), int64(size))
+		_, err := c.n.Punch(ctx, ino, int64(off), int64(size), false)
 		return err
 	})
 }

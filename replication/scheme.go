@@ -178,6 +178,19 @@ func (n *Node) inherit(ctx context.Context, node *object.Inode, parent object.In
 	return nil
 }
 
+// inheritMode gives a new directory what it has of its parent's mode and ACL, as
+// they are just before it is made.
+func (n *Node) inheritMode(ctx context.Context, node *object.Inode, parent object.InodeID, umasked uint32) error {
+	d, err := n.GetAttr(ctx, parent)
+	if object.IsKind(err, object.KindStale) {
+		return nil // what is made there is refused
+	}
+	if err == nil {
+		node.Inherit(d, umasked)
+	}
+	return err
+}
+
 // BucketOptions are the settings of a bucket.
 type BucketOptions struct {
 	Owner  string

@@ -45,16 +45,53 @@ func (n *Node) Write(ctx context.Context, ino object.InodeID, off int64, body io
 	return r.Inode, r.Offset, nil
 }
 
-// Punch makes a hole of [off, off+length); the size stays.
-func (n *Node) Punch(ctx context.Context, ino object.InodeID, off, length int64) (*object.Inode, error) {
+// Punch makes a hole of [off, off+length), which may be empty. The size stays, or
+// with grow becomes at least off+length.
+func (n *Node) Punch(ctx context.Context, ino object.InodeID, off, length int64, grow bool) (*object.Inode, error) {
 	r, err := n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
 		return n.do(ctx, ino.Partition(), &namespace.Command{Token: token(ctx),
-			Splice: &namespace.Splice{Inode: ino, Offset: off, Length: length, Content: newContentID()}})
+			Splice: &namespace.Splice{Inode: ino, Offset: off, Length: length, Grow: grow, Content: newContentID()}})
 	})
 	if err != nil {
 		return nil, err
 	}
 	return r.Inode, nil
+}
+
+// Seek is the first offset from off on that has data, or that has none (hole): the
+// end of the file is one. KindRange where off is not in the file, or no data follows.
+func (n *Node) Seek(ctx context.Context, ino object.InodeID, off int64, hole bool) (int64, error) {
+	r, err := n.OpenInode(ctx, ino)
+	if err != nil {
+		return 0, err
+	}
+	defer r.Close()
+	size := r.inode.Size
+	if off < 0 || off >= size {
+		return 0, object.Errorf(object.KindRange, "offset %d is not in the file, which has %d bytes", off, size)
+	}
+	for off < size {
+		list, reach, err := r.page(ctx, off, size)
+		if err != nil {
+			return 0, err
+		}
+		for _, e := range list {
+			if gap := e.Offset > off; gap == hole {
+				return off, nil
+			} else if gap {
+				return e.Offset, nil
+			}
+			off = e.End()
+		}
+		if off < reach && hole {
+			return off, nil
+		}
+		off = max(off, reach)
+	}
+	if hole {
+		return size, nil
+	}
+	return 0, object.Errorf(object.KindRange, "no data follows in the file")
 }
 
 // CopyRange shares bytes of src with dst and moves no data. It returns how

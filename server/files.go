@@ -113,7 +113,8 @@ func (s *Server) readDir(c *gin.Context) error {
 	}
 	out := api.DirPage{Entries: make([]api.DirEntry, len(entries)), Cursor: api.Name(next)}
 	for i, e := range entries {
-		out.Entries[i] = api.DirEntry{Name: api.Name(e.Name), ID: api.ID(e.Inode), Type: api.Type(e.Type), Inode: api.Inode{Inode: listed(e.Attr)}}
+		out.Entries[i] = api.DirEntry{Name: api.Name(e.Name), ID: api.ID(e.Inode), Type: api.Type(e.Type), Inode: api.Inode{Inode: listed(e.Attr)},
+			Plain: e.Attr != nil && len(e.Attr.Xattrs) == 0}
 	}
 	return s.writeJSON(c, http.StatusOK, out)
 }
@@ -184,6 +185,27 @@ func (s *Server) readContent(c *gin.Context) error {
 		}
 	}
 	return s.serve(c, r)
+}
+
+// seek is GET /fs/inodes/:inode/seek?offset=[&hole].
+func (s *Server) seek(c *gin.Context) error {
+	ino, err := inodeParam(c)
+	if err != nil {
+		return err
+	}
+	q, err := query(c)
+	if err != nil {
+		return err
+	}
+	offset, err := intParam(q, "offset", 0, 0, object.MaxFileSize)
+	if err != nil {
+		return err
+	}
+	at, err := s.node.Seek(c.Request.Context(), ino, offset, q.Has("hole"))
+	if err != nil {
+		return object.WithOp(err, "seek", "", "")
+	}
+	return s.writeJSON(c, http.StatusOK, api.Place{Offset: at})
 }
 
 // hold is POST /fs/hold.

@@ -88,7 +88,7 @@ func TestFileChangesByInode(t *testing.T) {
 	if n, err := c.SetAttr(ctx, file.ID, api.SetAttr{Size: ptr(int64(4)), Atime: ptr(int64(-1))}); err != nil || n.Size != 4 || n.Atime != -1 {
 		t.Errorf("%+v, %v", n, err)
 	}
-	if n, err := c.Punch(ctx, file.ID, 1, 2); err != nil || n.Size != 4 {
+	if n, err := c.Punch(ctx, file.ID, 1, 2, false); err != nil || n.Size != 4 {
 		t.Errorf("%+v, %v", n, err)
 	}
 	dst := make([]byte, 9)

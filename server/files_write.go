@@ -14,10 +14,12 @@ import (
 
 // nodeOf checks a NewNode from the wire.
 func nodeOf(in api.NewNode) (replication.NewNode, error) {
-	out := replication.NewNode{Type: object.FileType(in.Type), Mode: in.Mode, UID: in.UID, GID: in.GID, Rdev: in.Rdev, Target: string(in.Target)}
+	out := replication.NewNode{Type: object.FileType(in.Type), Mode: in.Mode, UID: in.UID, GID: in.GID, Rdev: in.Rdev, Target: string(in.Target), Umasked: in.Umasked}
 	switch {
 	case in.Type == 0:
 		return out, object.Errorf(object.KindInvalid, "a new node needs its type: file, dir, symlink, fifo, socket, char or block")
+	case in.Umasked&^0o777 != 0:
+		return out, object.Errorf(object.KindInvalid, "umasked %o has more than the bits 0777", in.Umasked)
 	case in.Mode&^0o7777 != 0:
 		return out, object.Errorf(object.KindInvalid, "mode %o has more than the bits 07777", in.Mode)
 	case len(in.Target) > object.MaxSymlink:
@@ -139,7 +141,7 @@ func (s *Server) writeContent(c *gin.Context) error {
 	return s.writeJSON(c, http.StatusOK, api.Written{Inode: api.Inode{Inode: n}, Offset: at})
 }
 
-// punch is DELETE /fs/inodes/:inode/content?offset=&length=.
+// punch is DELETE /fs/inodes/:inode/content?offset=&length=[&grow].
 func (s *Server) punch(c *gin.Context) error {
 	ino, err := inodeParam(c)
 	if err != nil {
@@ -156,7 +158,11 @@ func (s *Server) punch(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	length, err := intParam(q, "length", 0, 1, object.MaxFileSize)
+	least := int64(1)
+	if q.Has("grow") {
+		least = 0
+	}
+	length, err := intParam(q, "length", 0, least, object.MaxFileSize)
 	if err != nil {
 		return err
 	}
@@ -164,7 +170,7 @@ func (s *Server) punch(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	n, err := s.node.Punch(ctx, ino, offset, length)
+	n, err := s.node.Punch(ctx, ino, offset, length, q.Has("grow"))
 	return s.attr(c, n, err, "punch", "")
 }
 

@@ -59,6 +59,7 @@ func (s *Server) routes() {
 	s.handle("PUT", "/fs/inodes/:inode/content", counted, s.writeContent)
 	s.handle("DELETE", "/fs/inodes/:inode/content", counted, s.punch)
 	s.handle("POST", "/fs/inodes/:inode/copy", counted, s.copyRange)
+	s.handle("GET", "/fs/inodes/:inode/seek", counted, s.seek)
 	s.handle("PUT", "/fs/inodes/:inode/xattr", counted, s.setXattr)
 	s.handle("DELETE", "/fs/inodes/:inode/xattr", counted, s.removeXattr)
 	s.handle("GET", "/fs/dirs/:inode/entries", counted, s.readDir)

@@ -118,7 +118,8 @@ func (f *Fake) ReadDir(ctx context.Context, dir object.InodeID, cursor string, l
 		}
 		e := object.DirEntry{Dentry: object.Dentry{Name: name, Inode: n.ID, Type: n.Type}}
 		if plus {
-			e.Attr = copyOf(n)
+			e.Attr, e.Plain = copyOf(n), len(n.Xattrs) == 0
+			e.Attr.Xattrs = nil
 		}
 		out = append(out, e)
 	}
@@ -307,7 +308,7 @@ func (f *Fake) write(n *object.Inode, off int64, data []byte, o api.WriteOptions
 }
 
 // Punch is Backend's.
-func (f *Fake) Punch(ctx context.Context, ino object.InodeID, off, length int64) (*object.Inode, error) {
+func (f *Fake) Punch(ctx context.Context, ino object.InodeID, off, length int64, grow bool) (*object.Inode, error) {
 	n, unlock, err := f.get(ctx, "punch", ino)
 	if err != nil {
 		return nil, err
@@ -317,8 +318,27 @@ func (f *Fake) Punch(ctx context.Context, ino object.InodeID, off, length int64)
 	if size := int64(len(c)); off < size {
 		clear(c[off:min(size, off+length)])
 	}
+	if grow && off+length > int64(len(c)) {
+		f.resize(ino, off+length)
+	}
 	f.changed(n, true)
 	return copyOf(n), nil
+}
+
+// Seek is Backend's. A file of the Fake has no holes.
+func (f *Fake) Seek(ctx context.Context, ino object.InodeID, off int64, hole bool) (int64, error) {
+	n, unlock, err := f.get(ctx, "seek", ino)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	switch {
+	case off >= n.Size:
+		return 0, fail(object.KindRange)
+	case hole:
+		return n.Size, nil
+	}
+	return off, nil
 }
 
 // CopyRange is Backend's.

@@ -161,7 +161,7 @@ func xattr(t *testing.T, dir string) {
 	is(t, err, syscall.ERANGE)
 	ok(t, unix.Removexattr(p, "user.a"))
 	is(t, unix.Removexattr(p, "user.a"), syscall.ENODATA)
-	for _, name := range []string{"system.posix_acl_access", "security.capability", "trusted.x"} {
+	for _, name := range []string{"system.posix_acl_access", "security.capability", "nonsense.x", "user."} {
 		if err := unix.Setxattr(p, name, []byte("x"), 0); err != syscall.ENOTSUP && err != syscall.EPERM && err != syscall.EINVAL {
 			t.Fatalf("setting %s: %v, want a refusal", name, err)
 		}
@@ -199,9 +199,11 @@ func fallocate(t *testing.T, dir string) {
 	f, err := os.OpenFile(p, os.O_RDWR, 0)
 	ok(t, err)
 	defer f.Close()
-	is(t, unix.Fallocate(int(f.Fd()), 0, 0, 100_000), syscall.ENOTSUP)
+	is(t, unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_COLLAPSE_RANGE, 0, 4096), syscall.ENOTSUP)
 	ok(t, unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 1000, 5000))
 	want := bytes.Repeat([]byte("x"), 10_000)
 	clear(want[1000:6000])
 	has(t, p, string(want))
+	ok(t, unix.Fallocate(int(f.Fd()), 0, 10_500, 500))
+	has(t, p, string(append(want, make([]byte, 1000)...)))
 }

@@ -21,6 +21,7 @@ var floors = map[string]int{
 	"storage/erasure":   1,
 	"integration/need":  1,
 	"integration/proxy": 1,
+	"integration/posix": 1,
 
 	"storage/chunk":         2,
 	"storage/meta":          2,

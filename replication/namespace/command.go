@@ -193,6 +193,10 @@ type Put struct {
 	// local. Where it is not, with Ask, the answer is Elsewhere, and nothing is done.
 	Inherit bool `cbor:"8,keyasint,omitempty"`
 	Ask     bool `cbor:"10,keyasint,omitempty"`
+	// Parental: the node inherits of the directory (object.Inode.Inherit), with the
+	// bits Umasked. Entries of earlier releases inherit nothing.
+	Parental bool   `cbor:"11,keyasint,omitempty"`
+	Umasked  uint32 `cbor:"12,keyasint,omitempty"`
 	// Tx: this is the deciding step of a transaction (a conditional write whose
 	// inode lives elsewhere, or a content with chunks of another owner).
 	Inode object.InodeID `cbor:"9,keyasint,omitempty"` // what the name must lead to (Tx only)
@@ -278,6 +282,9 @@ type SetXattr struct {
 	Create  bool           `cbor:"4,keyasint,omitempty"`
 	Replace bool           `cbor:"5,keyasint,omitempty"`
 	Remove  bool           `cbor:"6,keyasint,omitempty"`
+	// ACL: the value is an access control list, and the mode goes with it. Entries of
+	// earlier releases keep any bytes under its name.
+	ACL bool `cbor:"7,keyasint,omitempty"`
 }
 
 // Splice changes bytes of a file in place.
@@ -500,6 +507,8 @@ type Result struct {
 	Length  int64         `cbor:"14,keyasint,omitempty"` // of a Splice: the bytes written
 	Part    *PartRec      `cbor:"15,keyasint,omitempty"` // of PutPart
 	Upload  *NewUpload    `cbor:"16,keyasint,omitempty"` // of NewUpload
+
+	Made object.InodeID `cbor:"18,keyasint,omitempty"` // of a Decide that put a name: what it leads to
 
 	// Fence: no result, but the only attempt whose entries are taken.
 	Fence []byte `cbor:"17,keyasint,omitempty"`

@@ -34,6 +34,9 @@ func (s *state) put(c *Put, ref *TxID) *Result {
 			node.Mode, node.UID, node.GID = was.I.Mode, was.I.UID, was.I.GID
 		}
 	}
+	if c.Parental {
+		node.Inherit(&dir.I, c.Umasked)
+	}
 	s.attach(&node, &c.Body)
 	node.Scheme = dir.I.Scheme
 	if !node.Content.IsZero() && (c.Body.Mixed || c.Body.Made != node.Scheme) {

@@ -318,7 +318,7 @@ func (s *state) decidePutDentry(c *PutDentry, tx *TxID) *Result {
 	if old != nil && !isDir { // an empty directory that is replaced is a participant of its own
 		s.unlinked(old.Inode)
 	}
-	return &Result{}
+	return &Result{Made: c.Inode}
 }
 
 func (s *state) decideDropDentry(c *DropDentry, tx *TxID) *Result {

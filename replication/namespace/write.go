@@ -71,6 +71,7 @@ func (s *state) splice(c *Splice) *Result {
 func (s *state) written(r *inodeRec) {
 	r.I.Version, r.I.Mtime = s.index, s.now
 	r.I.ETagValue, r.I.SHA256 = "", nil
+	delete(r.I.Xattrs, object.XattrCapability)
 }
 
 // spliceInline serves files whose content is, and stays, inside the metadata.
@@ -297,10 +298,14 @@ func (s *state) applyAttr(r *inodeRec, c *SetAttr) {
 			*dst = *src
 		}
 	}
-	set(&r.I.Mode, c.Mode)
+	if c.Mode != nil {
+		r.I.Chmod(*c.Mode)
+	}
 	set(&r.I.UID, c.UID)
 	set(&r.I.GID, c.GID)
-	r.I.Mode &= 0o7777
+	if c.UID != nil || c.GID != nil {
+		delete(r.I.Xattrs, object.XattrCapability)
+	}
 	if c.Atime != nil {
 		r.I.Atime = *c.Atime
 	}
@@ -338,6 +343,21 @@ func (s *state) setXattr(c *SetXattr) *Result {
 	case c.Remove:
 		delete(r.I.Xattrs, c.Name)
 	default:
+		if c.ACL {
+			list, err := object.ParseACL(c.Value)
+			switch {
+			case err != nil:
+				return failf(object.KindInvalid, "%v", err)
+			case r.I.Type == object.TypeSymlink:
+				return failf(object.KindNotSupported, "a symbolic link has no access control list")
+			case c.Name == object.XattrDefaultACL && !r.I.IsDir():
+				return failf(object.KindPermission, "only a directory has a default access control list")
+			}
+			if c.Name == object.XattrACL {
+				r.I.SetACL(list)
+				break
+			}
+		}
 		total := len(c.Name) + len(c.Value)
 		for k, v := range r.I.Xattrs {
 			total += len(k) + len(v)

@@ -90,7 +90,7 @@ func (c *Client) ReadDir(ctx context.Context, dir object.InodeID, cursor string,
 	}
 	out := make([]object.DirEntry, len(page.Entries))
 	for i, e := range page.Entries {
-		out[i] = object.DirEntry{Dentry: object.Dentry{Name: string(e.Name), Inode: object.InodeID(e.ID), Type: object.FileType(e.Type)}, Attr: e.Inode.Inode}
+		out[i] = object.DirEntry{Dentry: object.Dentry{Name: string(e.Name), Inode: object.InodeID(e.ID), Type: object.FileType(e.Type)}, Attr: e.Inode.Inode, Plain: e.Plain}
 	}
 	return out, string(page.Cursor), nil
 }
@@ -180,6 +180,18 @@ func (c *Client) ReadRange(ctx context.Context, ino object.InodeID, off int64, d
 		return 0, err
 	}
 	return n, nil
+}
+
+// Seek is the first offset from off on that has data, or that has none (hole): the
+// end of the file is one. KindRange where off is not in the file, or no data follows.
+func (c *Client) Seek(ctx context.Context, ino object.InodeID, off int64, hole bool) (int64, error) {
+	q := url.Values{"offset": {strconv.FormatInt(off, 10)}}
+	if hole {
+		q.Set("hole", "")
+	}
+	var out Place
+	err := c.doJSON(ctx, inodeCall("seek", "GET", ino, "/seek", q), &out)
+	return out.Offset, err
 }
 
 // OpenRange streams n bytes of the file from off on, or to its end with n < 0.

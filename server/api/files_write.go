@@ -35,10 +35,14 @@ func (c *Client) Append(ctx context.Context, ino object.InodeID, body io.Reader,
 	return c.Write(ctx, ino, 0, body, o)
 }
 
-// Punch makes a hole of [off, off+length); the size stays.
-func (c *Client) Punch(ctx context.Context, ino object.InodeID, off, length int64) (*object.Inode, error) {
-	return c.inode(ctx, inodeCall("punch", "DELETE", ino, "/content", url.Values{
-		"offset": {strconv.FormatInt(off, 10)}, "length": {strconv.FormatInt(length, 10)}}))
+// Punch makes a hole of [off, off+length). The size stays, or with grow becomes at
+// least off+length; then the hole may be empty.
+func (c *Client) Punch(ctx context.Context, ino object.InodeID, off, length int64, grow bool) (*object.Inode, error) {
+	q := url.Values{"offset": {strconv.FormatInt(off, 10)}, "length": {strconv.FormatInt(length, 10)}}
+	if grow {
+		q.Set("grow", "")
+	}
+	return c.inode(ctx, inodeCall("punch", "DELETE", ino, "/content", q))
 }
 
 // CopyRange shares bytes of src with dst and moves no data. It returns dst's

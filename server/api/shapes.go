@@ -115,6 +115,9 @@ type NewNode struct {
 	GID    uint32 `json:"gid,omitempty"`
 	Rdev   uint32 `json:"rdev,omitempty"`
 	Target Name   `json:"target,omitempty"` // of a symlink
+	// Umasked are the permission bits that the maker's umask took from Mode. They
+	// count in a directory with a default ACL, which stands in for the umask.
+	Umasked uint32 `json:"umasked,omitempty"`
 
 	// Exclusive refuses a name that is taken; else the regular file that has it is the answer.
 	Exclusive bool `json:"exclusive,omitempty"`
@@ -152,6 +155,11 @@ type Written struct {
 	Length int64 `json:"length,omitempty"`
 }
 
+// Place is the answer to a seek.
+type Place struct {
+	Offset int64 `json:"offset"`
+}
+
 // CopyRange is the body of a server-side copy of a range.
 type CopyRange struct {
 	Source       ID    `json:"source"`
@@ -166,6 +174,8 @@ type DirEntry struct {
 	ID    ID    `json:"inode"`
 	Type  Type  `json:"type"`
 	Inode Inode `json:"attr,omitzero"`
+	// Plain: it has no extended attributes. (Those of others are left out of Inode.)
+	Plain bool `json:"plain,omitempty"`
 }
 
 // DirPage is a page of a directory.

@@ -124,4 +124,7 @@ type Dentry struct {
 type DirEntry struct {
 	Dentry
 	Attr *Inode
+	// Plain: it has no extended attributes, which a listing leaves out of Attr. It is
+	// set by api.Client only.
+	Plain bool
 }
