@@ -111,16 +111,28 @@ func (c *Client) lease(ctx context.Context, op, method string) (time.Duration, e
 // Locking is one request for a lock, which may be asked more than once: the cluster has
 // one answer for it. It is for one goroutine; call Done in the end.
 type Locking struct {
-	c    *Client
-	ino  object.InodeID
-	lock object.Lock
-	kept *Kept
+	c     *Client
+	ino   object.InodeID
+	lock  object.Lock
+	kept  *Kept
+	began time.Time     // of kept
+	most  time.Duration // that it waits under one token
 }
+
+// maxLockToken is how long one waits under one token. As long as a token is in use the
+// cluster keeps the results of all later mutations of its session.
+const maxLockToken = time.Minute
 
 // Locking begins a request for a lock of this client's session (l.Session is not looked at).
 func (c *Client) Locking(ino object.InodeID, l object.Lock) *Locking {
-	_, kept := c.Keep(context.Background())
-	return &Locking{c: c, ino: ino, lock: l, kept: kept}
+	k := &Locking{c: c, ino: ino, lock: l, most: maxLockToken}
+	k.begin()
+	return k
+}
+
+func (l *Locking) begin() {
+	_, l.kept = l.c.Keep(context.Background())
+	l.began = time.Now()
 }
 
 // maxLockPoll is the longest that one request waits for a lock.
@@ -136,6 +148,13 @@ func (l *Locking) Try(ctx context.Context) (granted bool, conflict *object.Lock,
 // Wait asks, and waits some seconds for what is in the way. Not granted: call it again, or
 // Cancel. Errors as Try's, and KindDeadlock, after which nothing is left to cancel.
 func (l *Locking) Wait(ctx context.Context) (granted bool, err error) {
+	if time.Since(l.began) > l.most { // it goes on with another token, at the end of the queue
+		if granted, err := l.Cancel(ctx); granted || err != nil {
+			return granted, err
+		}
+		l.Done()
+		l.begin()
+	}
 	wait := min(maxLockPoll, l.c.opts.AnswerTimeout/2) // a node that hangs is told from one that waits
 	granted, _, err = l.ask(ctx, "/locks/wait", LockRequest{Lock: LockOf(l.lock), WaitMS: wait.Milliseconds()})
 	return granted, err
