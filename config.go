@@ -83,6 +83,9 @@ type ClusterConfig struct {
 	// ReplicationFactor is how many nodes keep each partition, as a setting of the cluster
 	// that this node founds. 0: 3.
 	ReplicationFactor int
+	// Waiting is told what Open waits for, in words for people, whenever that changes: other nodes,
+	// a majority. It must not block, and may be called from several goroutines. nil: nobody asks.
+	Waiting func(what string)
 }
 
 // DefaultConfig is a node alone that keeps its data below the working directory.
@@ -194,6 +197,7 @@ func (c *Config) node() replication.Config {
 		Peer:            c.Cluster.HTTPAddr,
 		Advertise:       c.Cluster.Advertise,
 		Join:            c.Cluster.Join,
+		Waiting:         c.Cluster.Waiting,
 		Secret:          c.Cluster.Secret,
 		SecretFile:      c.Cluster.SecretFile,
 		MetadataPath:    c.MetadataPath,

@@ -23,7 +23,7 @@ func newCluster(t testing.TB, o harness.ClusterOptions) *harness.Cluster {
 	t.Helper()
 	if o.Spaces {
 		need.Root(t)
-		need.Command(t, "ip", "iptables-restore")
+		need.Command(t, "ip", "iptables-restore", "nsenter")
 	}
 	o.Binary, o.Dir = bin(t), t.TempDir()
 	o.Args = append([]string{"-partitions", "8"}, o.Args...)

@@ -115,6 +115,52 @@ func TestNewerFormatIsRefused(t *testing.T) {
 	}
 }
 
+// TestMemberOfANewerFormat starts an older program on what a newer one wrote, as a member
+// of a cluster: it ends and says why, changes nothing, and the others go on. With the right
+// program the node takes part again and has what it missed.
+func TestMemberOfANewerFormat(t *testing.T) {
+	c := newCluster(t, harness.ClusterOptions{Nodes: 3})
+	cl := anywhere(t, c, 0, api.ClientOptions{})
+	_, err := cl.CreateBucket(t.Context(), "box", "")
+	check(t, err)
+	want := map[string]string{}
+	put := func(key string) {
+		t.Helper()
+		want[key] = strings.Repeat(key+" ", 10_000)
+		_, err := cl.Put(t.Context(), "box", key, strings.NewReader(want[key]), api.PutOptions{})
+		check(t, err)
+	}
+	put("before")
+	old := c.Nodes[1]
+	check(t, old.Stop())
+	next := func(b []byte) []byte { b[4]++; return b } // behind the magic number
+	for _, place := range []struct {
+		name, pattern string
+		change        func(b []byte) []byte
+	}{
+		{"node", old.Metadata() + "/STORE.json", newer(`"version": 1`, `"version": 2`)},
+		{"identity", old.Metadata() + "/CLUSTER.json", newer(`"version": 1`, `"version": 2`)},
+		{"replica records", old.Metadata() + "/REPLICAS", next},
+		{"log", old.Metadata() + "/wal/*.wal", checksummed(64, endian.LittleEndian, func(b []byte) { endian.LittleEndian.PutUint32(b[8:], 2) })},
+	} {
+		undo := rewrite(t, place.pattern, place.change)
+		before := contents(t, old.Dir)
+		code, out := serveAndEnd(t, old)
+		if code != 1 {
+			t.Errorf("%s: exit code %d", place.name, code)
+		}
+		wantWords(t, out, "this program knows", "2", "Run the version of bucketdb that wrote it, or a newer one")
+		if after := contents(t, old.Dir); !maps.Equal(before, after) {
+			t.Errorf("%s: the refused start has changed files", place.name)
+		}
+		put("meanwhile " + place.name) // through the other two
+		undo()
+	}
+	check(t, old.Start(t.Context()))
+	check(t, c.Settled(t.Context(), old, 3, settleTime))
+	expectObjects(t, old, "box", want)
+}
+
 // TestNewerChunkIsRefused raises the format version of the first chunk: it alone
 // cannot be read, says so, and stays where it is.
 func TestNewerChunkIsRefused(t *testing.T) {

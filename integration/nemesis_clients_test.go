@@ -20,8 +20,9 @@ import (
 )
 
 const (
-	nemesisBucket = "box"
-	registers     = 3
+	nemesisBucket = "box"    // copies
+	shardsBucket  = "shards" // rs:2+2: a write needs three nodes of four
+	registers     = 4
 	recordSize    = 16 // bytes of one append
 	// generation is how long a set of groups is worked on: short histories are
 	// judged fast, and what is left of them is read again in the end.
@@ -53,9 +54,24 @@ type nemesisClient struct {
 	*nemesisRun
 	id   int
 	c    *api.Client
+	dir  string // of a mount of all buckets; "": it speaks REST
 	rng  *rand.Rand
 	logs map[string]object.InodeID // by key
 }
+
+// coded marks the keys that are kept in shards.
+const coded = "rs-"
+
+// bucketOf is the bucket that a key, or a prefix, belongs to.
+func bucketOf(key string) string {
+	if strings.HasPrefix(key, coded) {
+		return shardsBucket
+	}
+	return nemesisBucket
+}
+
+// every second one of what is numbered is coded.
+func marked(i int) string { return []string{"", coded}[i%2] }
 
 // body is the content that stands for a value; size makes some of them go to chunks.
 func body(value string, size int) []byte {
@@ -66,7 +82,7 @@ func body(value string, size int) []byte {
 func (c *nemesisClient) value() (string, []byte) {
 	v := fmt.Sprintf("v%d", c.next.Add(1))
 	size := c.rng.IntN(2000)
-	if c.rng.IntN(8) == 0 { // in a chunk
+	if c.rng.IntN(4) == 0 { // in a chunk
 		size = 20_000 + c.rng.IntN(40_000)
 	}
 	b := body(v, size)
@@ -130,9 +146,12 @@ func (c *nemesisClient) work(working context.Context, pace time.Duration, readOn
 	}
 }
 
+// registerKey is the key of a register of a generation.
+func registerKey(gen, k int) string { return fmt.Sprintf("%sreg/%d/%d", marked(k), gen, k) }
+
 // register is an operation on one key that has a group of its own.
 func (c *nemesisClient) register(ctx context.Context, gen int, readOnly bool) {
-	key := fmt.Sprintf("reg/%d/%d", gen, c.rng.IntN(registers))
+	key := registerKey(gen, c.rng.IntN(registers))
 	in := linear.Input{Group: key}
 	if p := c.rng.IntN(100); readOnly || p < 45 {
 		c.get(ctx, key, in)
@@ -140,7 +159,7 @@ func (c *nemesisClient) register(ctx context.Context, gen int, readOnly bool) {
 	} else if p < 55 {
 		in.Verb = linear.Delete
 		c.h.Do(c.id, in, func() linear.Output {
-			return c.result("delete "+key, c.c.Delete(ctx, nemesisBucket, key, api.Conditions{}))
+			return c.result("delete "+key, c.c.Delete(ctx, bucketOf(key), key, api.Conditions{}))
 		})
 		return
 	} else if p < 85 { // on the condition of what was there a moment ago
@@ -166,14 +185,14 @@ func (c *nemesisClient) put(ctx context.Context, key string, in linear.Input) {
 		c.mu.Unlock()
 	}
 	c.h.Do(c.id, in, func() linear.Output {
-		_, err := c.c.Put(ctx, nemesisBucket, key, bytes.NewReader(b), api.PutOptions{Cond: cond})
+		_, err := c.c.Put(ctx, bucketOf(key), key, bytes.NewReader(b), api.PutOptions{Cond: cond})
 		return c.result("put "+key, err)
 	})
 }
 
 // fetch reads a whole object.
 func (c *nemesisClient) fetch(ctx context.Context, key string) (b []byte, etag string, err error) {
-	r, err := c.c.Get(ctx, nemesisBucket, key, api.GetOptions{})
+	r, err := c.c.Get(ctx, bucketOf(key), key, api.GetOptions{})
 	if err != nil {
 		return nil, "", err
 	}
@@ -208,7 +227,7 @@ func (c *nemesisClient) named(digest [32]byte) string {
 // nameKey is the key of a name of a group: two in each of two directories, which
 // are made with their first name and vanish with their last.
 func nameKey(gen, name int) string {
-	return fmt.Sprintf("dir%d%c/%c", gen, "ab"[name/2], "xy"[name%2])
+	return fmt.Sprintf("%sdir%d%c/%c", marked(gen), gen, "ab"[name/2], "xy"[name%2])
 }
 
 // names is an operation on a few names that renames bind together.
@@ -227,13 +246,13 @@ func (c *nemesisClient) names(ctx context.Context, gen int, readOnly bool) {
 	case p < 75:
 		in.Verb = linear.Delete
 		c.h.Do(c.id, in, func() linear.Output {
-			return c.result("delete "+key, c.c.Delete(ctx, nemesisBucket, key, api.Conditions{}))
+			return c.result("delete "+key, c.c.Delete(ctx, bucketOf(key), key, api.Conditions{}))
 		})
 	default:
 		in.Verb, in.To = linear.Rename, (name+1+c.rng.IntN(linear.Names-1))%linear.Names
 		to := nameKey(gen, in.To)
 		c.h.Do(c.id, in, func() linear.Output {
-			return c.result("rename "+key+" to "+to, c.c.RenameObject(ctx, nemesisBucket, key, api.Target{Key: api.Name(to)}))
+			return c.result("rename "+key+" to "+to, c.c.RenameObject(ctx, bucketOf(key), key, api.Target{Key: api.Name(to)}))
 		})
 	}
 }
@@ -244,7 +263,7 @@ func (c *nemesisClient) list(ctx context.Context, gen, dir int) {
 	in := linear.Input{Group: fmt.Sprintf("names/%d", gen), Verb: linear.List, From: first, End: first + 2}
 	prefix := strings.TrimSuffix(nameKey(gen, first), "x")
 	c.h.Do(c.id, in, func() linear.Output {
-		page, err := c.c.List(ctx, nemesisBucket, api.ListOptions{Prefix: prefix})
+		page, err := c.c.List(ctx, bucketOf(prefix), api.ListOptions{Prefix: prefix})
 		out := c.result("list "+prefix, err)
 		for _, o := range page.Objects {
 			for i := first; i < first+2; i++ {
@@ -257,9 +276,11 @@ func (c *nemesisClient) list(ctx context.Context, gen, dir int) {
 	})
 }
 
+func logKey(gen int) string { return fmt.Sprintf("%slog/%d", marked(gen), gen) }
+
 // log appends to the object of this generation, or reads it.
 func (c *nemesisClient) log(ctx context.Context, gen int, readOnly bool) {
-	key := fmt.Sprintf("log/%d", gen)
+	key := logKey(gen)
 	in := linear.Input{Group: key}
 	if readOnly || c.rng.IntN(100) < 30 {
 		c.readLog(ctx, key, in)
@@ -267,10 +288,10 @@ func (c *nemesisClient) log(ctx context.Context, gen int, readOnly bool) {
 	}
 	ino, ok := c.logs[key]
 	if !ok {
-		made, err := c.c.Put(ctx, nemesisBucket, key, strings.NewReader(""), api.PutOptions{Cond: api.Conditions{IfNoneMatch: []string{"*"}}})
+		made, err := c.c.Put(ctx, bucketOf(key), key, strings.NewReader(""), api.PutOptions{Cond: api.Conditions{IfNoneMatch: []string{"*"}}})
 		if err != nil {
 			c.result("make "+key, err)
-			if made, err = c.c.Head(ctx, nemesisBucket, key, api.Conditions{}); err != nil {
+			if made, err = c.c.Head(ctx, bucketOf(key), key, api.Conditions{}); err != nil {
 				c.result("head "+key, err)
 				return
 			}
@@ -306,11 +327,11 @@ func (c *nemesisClient) readLog(ctx context.Context, key string, in linear.Input
 // keep writes a key that nobody touches again: once acknowledged it is there for ever.
 func (c *nemesisClient) keep(ctx context.Context) {
 	value, b := c.value()
-	key := fmt.Sprintf("keep/%d/%s", c.id, value)
+	key := fmt.Sprintf("%skeep/%d/%s", marked(c.rng.IntN(2)), c.id, value)
 	c.mu.Lock()
 	c.tried[key] = true
 	c.mu.Unlock()
-	if _, err := c.c.Put(ctx, nemesisBucket, key, bytes.NewReader(b), api.PutOptions{}); err != nil {
+	if _, err := c.c.Put(ctx, bucketOf(key), key, bytes.NewReader(b), api.PutOptions{}); err != nil {
 		c.result("put "+key, err)
 		return
 	}
@@ -323,7 +344,7 @@ func (c *nemesisClient) keep(ctx context.Context) {
 func (c *nemesisClient) last(ctx context.Context) {
 	for gen := range int(c.gen.Load()) + 1 {
 		for k := range registers {
-			key := fmt.Sprintf("reg/%d/%d", gen, k)
+			key := registerKey(gen, k)
 			c.get(ctx, key, linear.Input{Group: key})
 		}
 		for name := range linear.Names {
@@ -331,7 +352,7 @@ func (c *nemesisClient) last(ctx context.Context) {
 		}
 		c.list(ctx, gen, 0)
 		c.list(ctx, gen, 1)
-		key := fmt.Sprintf("log/%d", gen)
+		key := logKey(gen)
 		c.readLog(ctx, key, linear.Input{Group: key})
 	}
 }
@@ -339,21 +360,24 @@ func (c *nemesisClient) last(ctx context.Context) {
 // everythingKept compares what was written once, and acknowledged, with what is there.
 func (c *nemesisClient) everythingKept(ctx context.Context) {
 	listed := map[string]bool{}
-	o := api.ListOptions{Prefix: "keep/"}
-	for {
-		page, err := c.c.List(ctx, nemesisBucket, o)
-		if err != nil {
-			c.t.Error(err)
-			return
-		}
-		for _, obj := range page.Objects {
-			listed[string(obj.Key)] = true
-			if !c.tried[string(obj.Key)] {
-				c.t.Errorf("%s is listed; nobody wrote it", obj.Key)
+	for i := range 2 {
+		o := api.ListOptions{Prefix: marked(i) + "keep/"}
+		for {
+			page, err := c.c.List(ctx, bucketOf(o.Prefix), o)
+			if err != nil {
+				c.t.Error(err)
+				return
 			}
-		}
-		if o.Cursor = page.Cursor; o.Cursor == "" {
-			break
+			for _, obj := range page.Objects {
+				key := string(obj.Key)
+				listed[key] = true
+				if !c.tried[key] && !strings.HasSuffix(key, "/") { // mounts make directories
+					c.t.Errorf("%s is listed; nobody wrote it", key)
+				}
+			}
+			if o.Cursor = page.Cursor; o.Cursor == "" {
+				break
+			}
 		}
 	}
 	for key, value := range c.kept {

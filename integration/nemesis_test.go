@@ -20,6 +20,8 @@ type nemesis struct {
 	c   *harness.Cluster
 	rng *rand.Rand
 	run *nemesisRun
+
+	shape sync.Mutex // held while who shall have what is changed, and back
 }
 
 // fault is one kind of harm: it is done, lasts and is undone.
@@ -168,6 +170,7 @@ func (n *nemesis) cut(ctx context.Context, cuts []harness.Cut) error {
 // rage does harm until ctx ends, and leaves a cluster of which every node runs.
 // Each kind comes before any comes again.
 func (n *nemesis) rage(ctx context.Context, t *testing.T) {
+	faults := allFaults()
 	for {
 		for _, i := range n.rng.Perm(len(faults)) {
 			if ctx.Err() != nil {
@@ -196,11 +199,16 @@ func nemesisTime(t *testing.T) time.Duration {
 	return need.Size(4*time.Minute, time.Hour)
 }
 
-// TestLinearizable: while a nemesis kills, pauses and cuts nodes off, what
-// clients of all nodes see is linearizable, and nothing acknowledged is lost.
+// TestLinearizable: while a nemesis kills, pauses and cuts nodes off, moves leaderships, and
+// drains and weighs nodes, what clients of all nodes and of mounts see is linearizable, and
+// nothing acknowledged is lost, of copies and of shards.
 func TestLinearizable(t *testing.T) {
-	c := newCluster(t, harness.ClusterOptions{Nodes: need.Size(3, 5), Spaces: true})
-	_, err := anywhere(t, c, 0, api.ClientOptions{}).CreateBucket(t.Context(), nemesisBucket, "")
+	need.FUSE(t)
+	c := newCluster(t, harness.ClusterOptions{Nodes: need.Size(4, 5), Spaces: true})
+	first := anywhere(t, c, 0, api.ClientOptions{})
+	_, err := first.CreateBucket(t.Context(), nemesisBucket, "")
+	check(t, err)
+	_, err = first.MakeBucket(t.Context(), api.NewBucket{Name: shardsBucket, Storage: &api.Storage{Type: "rs", Data: 2, Parity: 2}})
 	check(t, err)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -214,6 +222,13 @@ func TestLinearizable(t *testing.T) {
 	for i, cl := range clients {
 		wg.Go(func() { cl.work(working, 15*time.Millisecond, i%3 == 2) })
 	}
+	var mounted []*nemesisClient
+	for i := range need.Size(1, 2) {
+		mounted = append(mounted, run.mounted(c, i, 2, len(clients)+2*i, seed)...)
+	}
+	for _, cl := range mounted {
+		wg.Go(func() { cl.workMounted(working, 25*time.Millisecond) })
+	}
 	wg.Go(func() {
 		tick := time.NewTicker(generation)
 		defer tick.Stop()
@@ -226,7 +241,13 @@ func TestLinearizable(t *testing.T) {
 			}
 		}
 	})
-	(&nemesis{c: c, rng: rand.New(rand.NewPCG(seed, 99)), run: run}).rage(ctx, t)
+	n := &nemesis{c: c, rng: rand.New(rand.NewPCG(seed, 99)), run: run}
+	reshaping, even := context.WithCancel(ctx)
+	var members sync.WaitGroup
+	members.Go(func() { n.reshape(reshaping, t, rand.New(rand.NewPCG(seed, 98))) })
+	n.rage(ctx, t)
+	even()
+	members.Wait()
 	stop()
 	wg.Wait()
 	if t.Failed() {
@@ -235,9 +256,13 @@ func TestLinearizable(t *testing.T) {
 	}
 	check(t, c.Cut(t.Context()))
 	check(t, c.Ready(t.Context()))
+	check(t, c.Balanced(t.Context(), c.Nodes[0], []string{"n1", "n2", "n3", "n4", "n5"}[:len(c.Nodes)], moveTime))
 	check(t, c.Settled(t.Context(), c.Nodes[0], 3, settleTime))
 	for i := range c.Nodes {
 		clients[i].last(t.Context())
+	}
+	for _, cl := range mounted {
+		cl.lastMounted(t)
 	}
 	clients[0].everythingKept(t.Context())
 	all, unknown := run.h.Counts()

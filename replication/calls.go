@@ -14,12 +14,14 @@ const (
 	methodPeer    uint16 = 0x62 // peers.go: peerNews → peerNews
 	methodFacts   uint16 = 0x63 // facts.go: (empty) → factSheet, in JSON, so that nodes of other releases read it too
 	methodRanges  uint16 = 0x64 // ranges.go: who leads a partition → what the node that asks has to hold, by ranges
+	methodHand    uint16 = 0x65 // lead.go: who leads a partition ← transfer: hand it on → who leads it now
+	methodLead    uint16 = 0x66 // lead.go: whom the leadership is handed to ← leadAsk → leadAnswer
 )
 
 // Two methods of one number would not compile: of two handlers the later one would
 // answer for both.
 var _ = map[uint16]struct{}{
-	methodUploads: {}, methodEvents: {}, methodPeer: {}, methodFacts: {}, methodRanges: {},
+	methodUploads: {}, methodEvents: {}, methodPeer: {}, methodFacts: {}, methodRanges: {}, methodHand: {}, methodLead: {},
 	access.MethodPropose: {}, access.MethodIndex: {}, access.MethodView: {},
 	steward.MethodReport: {}, steward.MethodCreate: {}, steward.MethodJoin: {},
 	pins.MethodLease: {}, pins.MethodPins: {},
@@ -32,4 +34,6 @@ func (n *Node) serveCalls() {
 	n.net.HandleCall(methodPeer, n.servePeer)
 	n.net.HandleCall(methodFacts, n.serveFacts)
 	n.net.HandleCall(methodRanges, n.serveRanges)
+	n.net.HandleCall(methodHand, n.serveHand)
+	n.net.HandleCall(methodLead, n.serveLead)
 }

@@ -3,6 +3,7 @@ package replication
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"path/filepath"
@@ -25,8 +26,6 @@ const (
 	chunkGroups = 1024
 	// defaultWeight leaves room for nodes that take less than others.
 	defaultWeight = 100
-	// protocol is the version of the protocol between nodes that this program speaks.
-	protocol = 1
 )
 
 // cluster is a node's part in its cluster, which may have no other node.
@@ -69,7 +68,7 @@ func (n *Node) openCluster(ctx context.Context) (err error) {
 		return err
 	}
 	n.book = steward.NewBook()
-	if n.net, err = transport.Open(transport.Options{Node: n.cfg.NodeID, Advertise: n.peerAddress, Release: version(), Secrets: n.secrets,
+	if n.net, err = transport.Open(transport.Options{Node: n.cfg.NodeID, Advertise: n.peerAddress, Release: version(), Versions: n.cfg.versions, Secrets: n.secrets,
 		Resolve: n.book.Resolve, Logger: n.log}); err != nil {
 		return err
 	}
@@ -81,7 +80,7 @@ func (n *Node) openCluster(ctx context.Context) (err error) {
 	}
 	if n.steward, err = steward.Open(steward.Config{Self: self, Secrets: n.secrets, Dir: n.cfg.MetadataPath, FS: n.cfg.FS,
 		Seeds: n.cfg.Join, Host: host{n}, Transport: n.net, Book: n.book, Propose: n.propose0, State: n.controlState,
-		Adopted: n.adopted, Copy: n.copyGroups, Verified: n.moves.list, Logger: n.log}); err != nil {
+		Adopted: n.adopted, Copy: n.copyGroups, Verified: n.moves.list, Waiting: n.waits, Logger: n.log}); err != nil {
 		return err
 	}
 	if err := n.seed(); err != nil {
@@ -134,6 +133,7 @@ func (n *Node) enter(ctx context.Context, listener net.Listener) error {
 			return err
 		}
 	}
+	n.waits("it opens its replicas and tells the cluster that it has started", nil)
 	if err := n.steward.Start(ctx); err != nil {
 		return err
 	}
@@ -157,6 +157,9 @@ func (n *Node) openPlaces(ctx context.Context) error {
 			n.places.shut.Store(false)
 			n.steward.Wake()
 			return nil
+		}
+		if passing(err) {
+			n.waits(waitsForMajority, err)
 		}
 		if why := pause(ctx, round); why != nil || !passing(err) {
 			return err
@@ -184,6 +187,7 @@ func (n *Node) settleIn(ctx context.Context) error {
 	tick := time.NewTicker(mapPoll)
 	defer tick.Stop()
 	for n.takeMap(); n.state.Load() == nil; n.takeMap() {
+		n.waits("it has not received the cluster's map yet: check that the other nodes run and reach it at "+n.peerAddress, nil)
 		select {
 		case <-ctx.Done():
 			return object.Errorf(object.KindUnavailable, "this node has not received the cluster's map yet: check that the other nodes run and reach it at %s: %w", n.peerAddress, ctx.Err())
@@ -198,6 +202,7 @@ func (n *Node) settleIn(ctx context.Context) error {
 		if r == nil || len(r.group.Members()) > 1 {
 			continue
 		}
+		n.waits(fmt.Sprintf("partition %d applies its log", p.id), nil)
 		if err := r.group.WaitReady(ctx); err != nil {
 			return object.Errorf(object.KindUnavailable, "partition %d did not become ready: %w", p.id, err)
 		}
@@ -227,7 +232,8 @@ func (n *Node) self() (control.Join, error) {
 		return control.Join{}, n.badLayout()
 	}
 	return control.Join{Node: control.NodeID(n.cfg.NodeID), Store: control.StoreID(store), Incarnation: control.Incarnation(n.incarnation),
-		API: n.apiAddress(), Peer: n.peerAddress, Weight: defaultWeight, Versions: control.Versions{Min: protocol, Max: protocol}}, nil
+		API: n.apiAddress(), Peer: n.peerAddress, Weight: defaultWeight, Versions: control.Versions{Min: n.cfg.versions[0], Max: n.cfg.versions[1]},
+		Partitions: n.cfg.Partitions}, nil
 }
 
 // apiAddress is where clients reach this node: one that listens at all addresses is at

@@ -3,6 +3,7 @@ package replication
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -154,4 +155,32 @@ func TestFoundedStoreDoesNotJoin(t *testing.T) {
 	defer cancel()
 	_, err = Open(ctx, cfg)
 	wantKind(t, err, object.KindExists)
+}
+
+// TestJoinerWithOtherPartitions: it is refused before anything is recorded, and told what
+// to do; then its name is free for the store that does.
+func TestJoinerWithOtherPartitions(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.NodeID, cfg.API, cfg.Peer = "a", "127.0.0.1:1", freeAddress(t)
+	a := openNode(t, cfg)
+	joiner := func(partitions int) Config {
+		c := testConfig(t)
+		c.NodeID, c.API, c.Peer, c.Join, c.Partitions = "b", "127.0.0.1:1", freeAddress(t), []string{a.peerAddress}, partitions
+		return c
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	_, err := Open(ctx, joiner(cfg.Partitions+1))
+	wantKind(t, err, object.KindInvalid)
+	if want := fmt.Sprintf("-partitions %d", cfg.Partitions); !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "empty directories") {
+		t.Errorf("%v: it does not say %q on empty directories", err, want)
+	}
+	s, err := a.Control(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Nodes) != 1 {
+		t.Errorf("the node that was refused is on record: %d nodes", len(s.Nodes))
+	}
+	openNode(t, joiner(cfg.Partitions))
 }

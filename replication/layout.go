@@ -218,7 +218,7 @@ func (n *Node) checkOwners(store *layout, owners map[string]*layout) error {
 	return nil
 }
 
-// checkFormats refuses a log or metadata whose format this program does not
+// checkFormats refuses a log, replica records or metadata whose format this program does not
 // know. What cannot be read at all is left to those who open it.
 func (n *Node) checkFormats() error {
 	format, err := readStart(n.cfg.FS, opLayoutRead, filepath.Join(n.metaPath(), meta.FormatName), maxMetaFormat)
@@ -228,6 +228,9 @@ func (n *Node) checkFormats() error {
 	if v, err := strconv.Atoi(strings.TrimSpace(string(format))); err == nil && v > meta.FormatVersion {
 		return object.Errorf(object.KindVersion, "%s was written by a newer BucketDB (format %d; this program knows %d): upgrade this program",
 			n.metaPath(), v, meta.FormatVersion)
+	}
+	if err := steward.CheckRecords(n.cfg.FS, n.cfg.MetadataPath); err != nil {
+		return err
 	}
 	entries, err := n.cfg.FS.ReadDir(opLayoutRead, n.logPath())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -70,8 +70,11 @@ type Config struct {
 	// RepairRate bounds, in bytes a second, what this node fetches to mend chunks, and as
 	// much again to take over those that move to it.
 	RepairRate int64
-	FS         vfs.FS // default vfs.OS()
-	Logger     *slog.Logger
+	// Waiting is told what Open waits for, in words for people, whenever that changes; it must not
+	// block, and may be called from several goroutines. nil: nobody asks.
+	Waiting func(what string)
+	FS      vfs.FS // default vfs.OS()
+	Logger  *slog.Logger
 
 	// walSegment is the length of a log segment; in tests, to have many. memTable is
 	// the size of the metadata's memtables: large ones take the race detector long.
@@ -86,6 +89,8 @@ type Config struct {
 	net *chunkNet
 	// groups is the number of chunk groups, in tests less than chunkGroups.
 	groups int
+	// versions of the protocol between nodes, in tests others than this program's.
+	versions [2]uint64
 }
 
 func (c *Config) complete() error {
@@ -99,6 +104,9 @@ func (c *Config) complete() error {
 	def(&c.BufferMemory, DefaultBufferMemory)
 	def(&c.MetadataReserve, DefaultMetadataReserve)
 	def(&c.RepairRate, DefaultRepairRate)
+	if c.versions == [2]uint64{} {
+		c.versions = [2]uint64{transport.MinVersion, transport.MaxVersion}
+	}
 	if c.groups == 0 {
 		c.groups = chunkGroups
 	}
@@ -218,6 +226,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 			n.shutdown()
 		}
 	}()
+	n.waits("it reads its log and its metadata", nil)
 	if err := n.openStores(); err != nil {
 		return nil, err
 	}
@@ -243,10 +252,25 @@ func (n *Node) initControl(ctx context.Context) error {
 		if err == nil || n.alone.Load() || !passing(err) { // alone, there is nobody to wait for
 			return err
 		}
+		n.waits(waitsForMajority, err)
 		if pause(ctx, round) != nil || n.wal.Err() != nil {
 			return err
 		}
 	}
+}
+
+// waitsForMajority: nothing else keeps the control group from answering for long.
+const waitsForMajority = "it waits for a majority of the cluster's voters, without which nothing can be read or written: check that the other nodes run and reach this one"
+
+// waits tells whoever started this node what it waits for.
+func (n *Node) waits(what string, err error) {
+	if n.cfg.Waiting == nil {
+		return
+	}
+	if err != nil {
+		what += " (" + err.Error() + ")"
+	}
+	n.cfg.Waiting(what)
 }
 
 // passing reports whether an error of a start is one that patience mends.

@@ -28,7 +28,7 @@ import (
 func recordSecond(t testing.TB, n *Node) {
 	t.Helper()
 	r, err := n.propose0(t.Context(), &control.Command{Join: &control.Join{Node: "n2", Store: control.StoreID(newUploadID()), Incarnation: control.Incarnation(newUploadID()),
-		API: "127.0.0.1:1", Peer: freeAddress(t), Weight: defaultWeight, Versions: control.Versions{Min: protocol, Max: protocol}}})
+		API: "127.0.0.1:1", Peer: freeAddress(t), Weight: defaultWeight, Versions: control.Versions{Min: transport.MinVersion, Max: transport.MaxVersion}}})
 	if err == nil {
 		err = r.Err()
 	}

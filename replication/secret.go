@@ -19,14 +19,17 @@ import (
 
 const (
 	secretName   = "cluster.secret"
-	secretLimit  = 4 << 10 // bytes; a secret has some 70, and there are two or three while they are changed
+	givenName    = "cluster.secret.given" // fingerprints of the text that a start was given last
+	secretLimit  = 4 << 10                // bytes; a secret has some 70, and there are two or three while they are changed
 	secretPoll   = 5 * time.Second
 	opSecret     = vfs.Op("secret.write")
 	opSecretRead = vfs.Op("secret.read")
+	opGiven      = vfs.Op("secret.given")
 )
 
 // findSecrets finds the secrets that this node trusts, the current one first: those it
-// is given, else those it was given before (cluster.secret under the metadata path).
+// is given, else those it was given before (cluster.secret under the metadata path). A text that
+// the last start was given already is no news: what was changed since counts (DESIGN.md).
 // A node that founds a cluster and can be reached from other machines makes one. None
 // is left to nodes on loopback, which talk in the clear then, and to a node alone.
 // It writes nothing; fresh: they have to be kept.
@@ -49,12 +52,30 @@ func (n *Node) findSecrets() (fresh bool, err error) {
 		return true, nil
 	case err != nil:
 		return false, err
+	}
+	if len(kept) > 0 && n.cfg.SecretFile == "" && len(given) > 0 {
+		before, err := readStart(n.cfg.FS, opSecretRead, filepath.Join(n.cfg.MetadataPath, givenName), secretLimit)
+		if err != nil {
+			return false, err
+		}
+		if string(before) == prints(given) {
+			if given[0] != kept[0] {
+				n.log.Info("the secret that this node was started with is an old one: it goes on with those in "+secretName, "given", given[0].Fingerprint(), "current", kept[0].Fingerprint())
+			}
+			given = nil
+		}
+	}
+	switch {
 	case len(given) > 0:
 		n.secrets = given
-		return !slices.Equal(given, kept), nil
+		return !slices.Equal(given, kept) || n.cfg.Secret != "", nil
 	case len(kept) > 0:
 		n.secrets = kept
-		return false, nil
+		_, err := n.cfg.FS.Stat(opSecretRead, filepath.Join(n.cfg.MetadataPath, secretName))
+		if errors.Is(err, fs.ErrNotExist) {
+			return true, nil // they were found with the cluster's name
+		}
+		return false, err
 	case n.cfg.Peer == "":
 		return false, nil
 	case id == nil && len(n.cfg.Join) > 0:
@@ -70,6 +91,14 @@ func (n *Node) findSecrets() (fresh bool, err error) {
 	}
 	n.makeSecret()
 	return true, nil
+}
+
+// prints are the fingerprints of secrets, one a line.
+func prints(secrets []transport.Secret) (text string) {
+	for _, s := range secrets {
+		text += s.Fingerprint() + "\n"
+	}
+	return text
 }
 
 func (n *Node) makeSecret() {
@@ -169,7 +198,14 @@ func (n *Node) keepSecrets(secrets []transport.Secret) error {
 			return object.Errorf(object.KindOf(err), "the new cluster's secret cannot be written to %s: %w", path, err)
 		}
 	}
-	return vfs.WriteBytes(n.cfg.FS, opSecret, filepath.Join(n.cfg.MetadataPath, secretName), 0o600, []byte(b.String()))
+	if err := vfs.WriteBytes(n.cfg.FS, opSecret, filepath.Join(n.cfg.MetadataPath, secretName), 0o600, []byte(b.String())); err != nil {
+		return err
+	}
+	if n.cfg.Secret == "" {
+		return nil
+	}
+	// After the secrets: a crash in between has the same text taken once more.
+	return vfs.WriteBytes(n.cfg.FS, opGiven, filepath.Join(n.cfg.MetadataPath, givenName), 0o600, []byte(prints(secrets)))
 }
 
 // JoinToken is the cluster's secret if this start made it, to be shown once; else "".
@@ -220,6 +256,9 @@ func (n *Node) changeSecrets(secrets []transport.Secret) error {
 		}
 	}
 	if err := n.net.SetSecrets(secrets...); err != nil {
+		return err
+	}
+	if err := n.steward.SetSecrets(secrets); err != nil {
 		return err
 	}
 	n.log.Info("the cluster's secrets have changed; the first is current", "fingerprints", prints)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -110,6 +111,38 @@ func TestSecretsThatAreGiven(t *testing.T) {
 	if s, _, err := opened(t, cfg); err != nil || s != given {
 		t.Errorf("it was not kept: %v", err)
 	}
+}
+
+// What was changed last counts: a text that a node is given at every start does not bring back
+// what was taken out of the file; another text does count. No copy keeps what is out of use.
+func TestTheSecretThatWasChangedLast(t *testing.T) {
+	first, second, third := transport.NewSecret().Reveal(), transport.NewSecret().Reveal(), transport.NewSecret().Reveal()
+	cfg := Config{MetadataPath: t.TempDir(), StoragePaths: []string{t.TempDir()}, Partitions: 2, Peer: "127.0.0.1:0", Secret: first}
+	file := filepath.Join(cfg.MetadataPath, secretName)
+	starts := func(when, text, want string) {
+		t.Helper()
+		cfg.Secret = text
+		if s, _, err := opened(t, cfg); err != nil || s != want {
+			t.Errorf("%s: the wrong secret is current (%v)", when, err)
+		}
+		id, err := steward.LoadIdentity(vfs.OS(), cfg.MetadataPath)
+		if err != nil || len(id.Secrets) != 1 || id.Secrets[0].Reveal() != want {
+			t.Errorf("%s: CLUSTER.json has another (%v)", when, err)
+		}
+		if b, err := os.ReadFile(file); err != nil || string(b) != want+"\n" {
+			t.Errorf("%s: %s has another (%v)", when, secretName, err)
+		}
+	}
+	starts("the first start", first, first)
+	if err := os.WriteFile(file, []byte(second+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	starts("the file was changed", first, second)
+	starts("and once more", first, second)
+	starts("without the text", "", second)
+	starts("another text", third, third)
+	starts("the same again", third, third)
+	starts("without it", "", third)
 }
 
 // A file that is not there yet is made by the node that founds the cluster, and by no other.
@@ -225,6 +258,12 @@ func TestSecretsChangeUnderLoad(t *testing.T) {
 	stop()
 	if err := <-failed; err != nil {
 		t.Error(err)
+	}
+	for _, n := range nodes { // the old one does not stay with the cluster's name
+		waitFor(t, "CLUSTER.json to follow", func() bool {
+			id, err := steward.LoadIdentity(n.cfg.FS, n.cfg.MetadataPath)
+			return err == nil && slices.Equal(id.Secrets, []transport.Secret{second})
+		})
 	}
 	// Who has the old one only gets nothing.
 	w, err := transport.Open(transport.Options{Node: "stranger", Secrets: []transport.Secret{first}, Resolve: func(string) (string, error) { return nodes[0].peerAddress, nil }})

@@ -38,6 +38,9 @@ func (s *Server) readyz(c *gin.Context) error {
 	if s.closing.Err() != nil {
 		return object.Errorf(object.KindUnavailable, "the server is shutting down")
 	}
+	if err := s.starting(); err != nil {
+		return err
+	}
 	if err := s.node.Ready(); err != nil {
 		return object.WithOp(err, "ready", "", "")
 	}

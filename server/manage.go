@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -165,6 +166,29 @@ func (s *Server) undrain(c *gin.Context) error {
 }
 
 func (s *Server) removeNode(c *gin.Context) error { return s.onNode(c, s.node.Remove) }
+
+// transfer is POST /cluster/partitions/:partition/transfer.
+func (s *Server) transfer(c *gin.Context) error {
+	id, err := strconv.ParseUint(c.Param("partition"), 10, 16)
+	if err != nil {
+		return object.Errorf(object.KindInvalid, "the partition is %q: write its number, as GET /cluster/partitions shows it", c.Param("partition"))
+	}
+	ctx, in, err := steering[api.LeadershipTransfer](c, s)
+	if err != nil {
+		return err
+	}
+	var keep time.Duration
+	if in.Keep != "" {
+		if keep, err = time.ParseDuration(in.Keep); err != nil || keep <= 0 {
+			return object.Errorf(object.KindInvalid, "keep is %q: write a time such as 10m or 90s", in.Keep)
+		}
+	}
+	leader, err := s.node.TransferLeadership(ctx, object.PartitionID(id), in.Node, keep)
+	if err != nil {
+		return err
+	}
+	return s.writeJSON(c, http.StatusOK, api.Leadership{Partition: object.PartitionID(id), Leader: leader})
+}
 
 func (s *Server) onNode(c *gin.Context, do func(context.Context, string) error) error {
 	node, err := decodeName("node's id", c.Param("node"))

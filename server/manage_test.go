@@ -40,7 +40,18 @@ func TestSteerOverREST(t *testing.T) {
 	if a := f.ask("POST", "/cluster/nodes/node1/drain", "", "If-Match: \"x\""); a.status != 501 {
 		t.Errorf("a condition that nobody judges: %d", a.status)
 	}
+	for target, code := range map[string]int{"/cluster/partitions/1": 400, "/cluster/partitions/9": 404, "/cluster/partitions/x": 400, "/cluster/partitions/65536": 400} {
+		f.want(code, "POST", target+"/transfer", `{}`)
+	}
+	for _, body := range []string{``, `{"nod": "node1"}`, `{"keep": "soon"}`, `{"keep": "-1s"}`, `{"keep": "25h", "node": "node1"}`} {
+		f.want(400, "POST", "/cluster/partitions/1/transfer", body)
+	}
+	f.want(404, "POST", "/cluster/partitions/1/transfer", `{"node": "nobody"}`)
+	f.want(200, "POST", "/cluster/partitions/1/transfer", `{"node": "node1", "keep": "1s"}`)
 	ctx := t.Context()
+	if l, err := f.client.TransferLeadership(ctx, 0, api.LeadershipTransfer{Node: "node1"}); err != nil || l != (api.Leadership{Leader: "node1"}) {
+		t.Errorf("%+v, %v", l, err)
+	}
 	if got, err := f.client.ClusterSettings(ctx); err != nil || got != set {
 		t.Errorf("%+v, %v", got, err)
 	}

@@ -77,7 +77,7 @@ func (s *Server) metricsPage() handler {
 
 // engineCollector turns replication.Status into gauges.
 type engineCollector struct {
-	node  *replication.Node
+	of    *Server
 	ready *prometheus.Desc
 	bytes *prometheus.Desc
 	nodes *prometheus.Desc
@@ -92,7 +92,7 @@ func newEngineCollector(s *Server) *engineCollector {
 		return prometheus.NewDesc("bucketdb_"+name, help, labels, nil)
 	}
 	return &engineCollector{
-		node:  s.node,
+		of:    s,
 		ready: desc("ready", "1 when the node serves."),
 		bytes: desc("capacity_bytes", "Bytes of the storage paths, by state (total, free).", "state"),
 		nodes: desc("capacity_inodes", "Inodes of the storage paths, by state (total, free).", "state"),
@@ -128,9 +128,13 @@ func (e *engineCollector) Collect(out chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
+	if !e.of.attached.Load() {
+		gauge(e.ready, 0)
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	st, err := e.node.Status(ctx)
+	st, err := e.of.node.Status(ctx)
 	if err != nil {
 		out <- prometheus.NewInvalidMetric(e.ready, err)
 		return

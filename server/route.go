@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -31,7 +32,7 @@ type traffic int
 const (
 	counted   traffic = iota // against MaxInFlight
 	streaming                // against MaxStreams
-	exempt                   // never refused: health and metrics
+	exempt                   // never refused for load: health and metrics
 )
 
 // routes declares every route there is. openapi.yaml documents each of them.
@@ -81,6 +82,7 @@ func (s *Server) routes() {
 	s.handle("POST", "/cluster/nodes/:node/drain", counted, s.drain)
 	s.handle("DELETE", "/cluster/nodes/:node/drain", counted, s.undrain)
 	s.handle("GET", "/cluster/partitions", counted, s.clusterPartitions)
+	s.handle("POST", "/cluster/partitions/:partition/transfer", counted, s.transfer)
 	s.handle("GET", "/cluster/settings", counted, s.settings)
 	s.handle("PATCH", "/cluster/settings", counted, s.configure)
 	s.handle("GET", "/healthz", exempt, s.healthz)
@@ -115,7 +117,9 @@ func (s *Server) wrap(m *routeMetrics, t traffic, h handler) gin.HandlerFunc {
 		header := c.Writer.Header()
 		header[api.HeaderRequestID] = id
 		header["Server"] = s.header
-		header[api.HeaderCluster] = s.clusterID
+		if s.attached.Load() {
+			header[api.HeaderCluster] = s.clusterID
+		}
 		s.metrics.inFlight.Inc()
 		err := s.admit(c, t, h)
 		s.metrics.inFlight.Dec()
@@ -144,7 +148,12 @@ func (s *Server) admit(c *gin.Context, t traffic, h handler) (err error) {
 	if err := s.checkOrigin(c.Request); err != nil {
 		return err
 	}
-	if v := c.Request.Header[api.HeaderCluster]; len(v) > 0 && v[0] != s.clusterID[0] {
+	if t != exempt {
+		if err := s.starting(); err != nil {
+			return err
+		}
+	}
+	if v := c.Request.Header[api.HeaderCluster]; s.attached.Load() && len(v) > 0 && v[0] != s.clusterID[0] {
 		return object.Errorf(object.KindUnavailable, "this node is of cluster %s, and the client's other nodes are of %s: give it the endpoints of one cluster", s.clusterID[0], v[0])
 	}
 	s.armWrite(c)
@@ -171,28 +180,34 @@ func recoverInto(err *error) {
 	}
 }
 
-// checkOrigin keeps a web page in somebody's browser from using a server that
-// trusts everybody on its machine: by a form or a script of another site
-// (CSRF), or through a name that resolves to loopback (DNS rebinding).
+// checkOrigin keeps a web page in somebody's browser from using a server that asks for no
+// credentials: by a form or a script of another site (CSRF), or through a name of the
+// page's own that resolves to the server (DNS rebinding).
 func (s *Server) checkOrigin(r *http.Request) error {
 	if err := s.origins.Check(r); err != nil {
 		return object.Errorf(object.KindPermission, "a page of another site may not change anything here: %w", err)
 	}
-	if s.opts.AllowAnonymous {
+	host := hostOf(r.Host)
+	if s.names[AnyHost] || s.names[host] || knownHost(host) {
 		return nil
 	}
-	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
-	if !ok || !local.IP.IsLoopback() {
-		return nil
-	}
-	host := r.Host
+	return object.Errorf(object.KindPermission, "the host name %q is none of this server's, and a web page could have given it that name: use an IP address or localhost, "+
+		"or start the server with --allow-host %s if the name is yours", host, host)
+}
+
+// hostOf is the name in a Host header, without port, brackets and the root's dot.
+func hostOf(host string) string {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
-	if host == "" || isLoopback(host) {
-		return nil
-	}
-	return object.Errorf(object.KindPermission, "the host name %q is not this machine's loopback; use localhost or 127.0.0.1, or start the server with --allow-anonymous", host)
+	return strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+}
+
+// knownHost reports whether nobody else can own a name: IP addresses, and loopback's
+// (RFC 6761, section 6.3, has resolvers and browsers keep all below "localhost" to the machine). A browser
+// always sends a name; HTTP/1.0 sends none.
+func knownHost(host string) bool {
+	return host == "" || net.ParseIP(host) != nil || host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
 // answerError writes the error answer; false: an answer has begun already.

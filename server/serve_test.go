@@ -326,12 +326,12 @@ func checkByteranges(t *testing.T, a answered, data string) {
 func TestHandlerWithoutAListener(t *testing.T) {
 	f := newFixture(t, Options{})
 	w := httptest.NewRecorder()
-	f.s.Handler().ServeHTTP(w, httptest.NewRequest("PUT", "/objects/assets/x", strings.NewReader("hi")))
+	f.s.Handler().ServeHTTP(w, httptest.NewRequest("PUT", "http://localhost/objects/assets/x", strings.NewReader("hi")))
 	if w.Code != 201 {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	w = httptest.NewRecorder()
-	f.s.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/objects/assets/x", nil))
+	f.s.Handler().ServeHTTP(w, httptest.NewRequest("GET", "http://localhost/objects/assets/x", nil))
 	if w.Code != 200 || w.Body.String() != "hi" {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}

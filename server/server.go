@@ -19,6 +19,9 @@ import (
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
+// AnyHost in Options.AllowHosts stands for all names.
+const AnyHost = "*"
+
 // Defaults of Options.
 const (
 	DefaultMaxObjectSize = 5 << 30
@@ -43,14 +46,21 @@ type Options struct {
 	// IdleTimeout ends a request whose body, or whose reader, makes no progress.
 	// There is no limit on the whole time of a transfer that goes on.
 	IdleTimeout time.Duration
-	// AllowAnonymous serves addresses off loopback without credentials, and
-	// host names other than loopback's on it (a proxy in front needs that).
+	// AllowAnonymous serves addresses off loopback without credentials.
 	AllowAnonymous bool
+	// AllowHosts are host names by which clients may ask for this server, besides IP addresses and
+	// loopback's names: whoever is not asked for credentials is refused under any other
+	// (KindPermission), or a web page could rebind a name of its own to the server. A port is ignored. AnyHost
+	// allows all of them; who does that must keep browsers away by other means.
+	AllowHosts []string
 	// Logger receives one line for each failed request, and at debug level one
 	// for each other; nil: nothing is logged.
 	Logger *slog.Logger
 	// Version is shown in the Server header.
 	Version string
+	// Waiting says what a node that is not attached yet waits for, in words for people; "" or
+	// nil: nothing that it knows of. Safe for concurrent use.
+	Waiting func() string
 }
 
 func (o Options) complete() (Options, error) {
@@ -78,14 +88,17 @@ func (o Options) complete() (Options, error) {
 // Server serves one node. It is safe for concurrent use. It does not own the
 // node: close that after Shutdown.
 type Server struct {
-	node    *replication.Node
-	opts    Options
-	log     *slog.Logger
-	engine  *gin.Engine
-	metrics *metrics
-	ids     requestIDs
-	origins *http.CrossOriginProtection
-	header  []string // value of the Server header
+	node *replication.Node // not to be touched before attached
+	// attached: node and clusterID are there.
+	attached atomic.Bool
+	opts     Options
+	log      *slog.Logger
+	engine   *gin.Engine
+	metrics  *metrics
+	ids      requestIDs
+	origins  *http.CrossOriginProtection
+	header   []string        // value of the Server header
+	names    map[string]bool // host names that clients may use
 	// clusterID is the value of the header that names the cluster.
 	clusterID []string
 
@@ -103,16 +116,23 @@ type Server struct {
 	http []*http.Server
 }
 
-// New makes a server of node.
+// New makes a server of node. Without one (nil) it answers KindUnavailable, and says
+// what the start waits for, until Attach: a node that waits for others for long should be
+// told from one that hangs.
 func New(node *replication.Node, opts Options) (*Server, error) {
 	opts, err := opts.complete()
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{node: node, opts: opts, log: opts.Logger.With("component", "server"), origins: http.NewCrossOriginProtection(),
-		header: []string{strings.TrimSuffix("bucketdb/"+opts.Version, "/")}, clusterID: []string{""}, checking: make(chan struct{}, 1)}
-	if node != nil { // without one, only the routes can be looked at
-		s.clusterID = []string{node.ClusterID()}
+		header: []string{strings.TrimSuffix("bucketdb/"+opts.Version, "/")}, clusterID: []string{""}, checking: make(chan struct{}, 1), names: map[string]bool{}}
+	for _, name := range opts.AllowHosts {
+		if name = hostOf(name); name != "" {
+			s.names[name] = true
+		}
+	}
+	if node != nil {
+		s.Attach(node)
 	}
 	s.closing, s.close = context.WithCancel(context.Background())
 	if s.ids, err = newRequestIDs(); err != nil {
@@ -127,6 +147,26 @@ func New(node *replication.Node, opts Options) (*Server, error) {
 	s.engine = newEngine()
 	s.routes()
 	return s, nil
+}
+
+// Attach gives a server that was made without a node the one that it serves from now
+// on. Call it once.
+func (s *Server) Attach(node *replication.Node) {
+	s.node, s.clusterID = node, []string{node.ClusterID()}
+	s.attached.Store(true)
+}
+
+// starting is the error of a node that does not serve yet; nil once it is there.
+func (s *Server) starting() error {
+	if s.attached.Load() {
+		return nil
+	}
+	if s.opts.Waiting != nil {
+		if what := s.opts.Waiting(); what != "" {
+			return object.Errorf(object.KindUnavailable, "the node is starting: %s", what)
+		}
+	}
+	return object.Errorf(object.KindUnavailable, "the node is starting")
 }
 
 // newEngine is a gin engine that hands every path over exactly as it arrived.

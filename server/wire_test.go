@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -183,10 +184,38 @@ func TestForeignPagesAreRefused(t *testing.T) {
 	f.want(403, "PUT", "/objects/assets/x", "x", "Origin: http://evil.example")
 	f.want(403, "POST", "/buckets", `{"name":"x"}`, "Sec-Fetch-Site: cross-site")
 	f.want(201, "PUT", "/objects/assets/x", "x", "Origin: http://"+f.addr)
+}
+
+// A page whose name was made to resolve to the server (DNS rebinding) gets nothing, also where
+// everybody else does. The names that an operator has said, and those that nobody else can own, work.
+func TestHostNames(t *testing.T) {
+	for _, anonymous := range []bool{false, true} {
+		f := newFixture(t, Options{AllowAnonymous: anonymous, AllowHosts: []string{"N1:9080", "", "store.example.", "[fd00::1]:1"}})
+		f.want(201, "PUT", "/objects/assets/x", "x")
+		for host, want := range map[string]int{
+			"rebound.example": 403, "rebound.example:9080": 403, "n2": 403, "localhost.evil.example": 403, "notlocalhost": 403, "127.0.0.1.evil.example:80": 403, "*": 403,
+			"localhost": 200, "LocalHost:9080": 200, "bucket.localhost:1": 200, "127.0.0.1:1": 200, "10.1.2.3": 200, "[::1]:9080": 200, "[::1]": 200,
+			"n1": 200, "N1:8000": 200, "store.example": 200, "STORE.example.:80": 200,
+		} {
+			for _, path := range []string{"/objects/assets/x", "/readyz"} {
+				conn := dial(t, f.addr)
+				fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", path, host)
+				resp := answerOf(t, conn)
+				body, err := io.ReadAll(resp.Body)
+				if resp.StatusCode != want || err != nil {
+					t.Errorf("%s, %s, anonymous %v: %d %s, %v", host, path, anonymous, resp.StatusCode, body, err)
+				}
+				if want == 403 && !strings.Contains(string(body), "--allow-host") {
+					t.Errorf("%s: %s: it does not say what to do", host, body)
+				}
+			}
+		}
+	}
+	f := newFixture(t, Options{AllowHosts: []string{AnyHost}})
 	conn := dial(t, f.addr)
-	fmt.Fprintf(conn, "GET /objects/assets/x HTTP/1.1\r\nHost: rebound.example\r\n\r\n")
-	if resp := answerOf(t, conn); resp.StatusCode != 403 {
-		t.Errorf("a foreign host name: %d", resp.StatusCode)
+	fmt.Fprintf(conn, "GET /readyz HTTP/1.1\r\nHost: any.example\r\n\r\n")
+	if resp := answerOf(t, conn); resp.StatusCode != 200 {
+		t.Errorf("any name was allowed: %d", resp.StatusCode)
 	}
 }
 
@@ -214,8 +243,8 @@ func TestPanicsAndRequestIDs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.handle("GET", "/boom", counted, func(c *gin.Context) error { panic("boom") })
-	s.handle("GET", "/late", counted, func(c *gin.Context) error {
+	s.handle("GET", "/boom", exempt, func(c *gin.Context) error { panic("boom") }) // exempt: there is no node
+	s.handle("GET", "/late", exempt, func(c *gin.Context) error {
 		s.begin(c, 200, 10)
 		c.Writer.WriteString("part")
 		return object.Errorf(object.KindCorrupt, "a bad chunk in mid-body")
@@ -313,4 +342,35 @@ func TestFlippedBitIsNeverServed(t *testing.T) {
 		t.Errorf("%d bytes of a damaged object ended cleanly", len(raw))
 	}
 	f.want(200, "HEAD", "/objects/assets/large", "")
+}
+
+// A server that has no node yet says what the start waits for, and serves once it has one.
+func TestServerBeforeItsNode(t *testing.T) {
+	f := newFixture(t, Options{})
+	f.want(201, "PUT", "/objects/assets/x", "x")
+	what := ""
+	s, err := New(nil, Options{Waiting: func() string { return what }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(path string) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, httptest.NewRequest("GET", "http://localhost"+path, nil))
+		return w
+	}
+	for _, what = range []string{"", "it waits for the others"} {
+		for path, want := range map[string]int{"/objects/assets/x": 503, "/cluster": 503, "/readyz": 503, "/events": 503, "/healthz": 200, "/openapi.json": 200, "/metrics": 200, "/nothing": 404} {
+			w := ask(path)
+			if w.Code != want || want == 503 && !(strings.Contains(w.Body.String(), "the node is starting") && strings.Contains(w.Body.String(), what)) {
+				t.Errorf("%s: %d %.300s", path, w.Code, w.Body)
+			}
+			if path == "/metrics" && !strings.Contains(w.Body.String(), "bucketdb_ready 0") {
+				t.Errorf("the metrics do not say that it is not ready: %.300s", w.Body)
+			}
+		}
+	}
+	s.Attach(f.node)
+	if w := ask("/objects/assets/x"); w.Code != 200 || w.Body.String() != "x" || w.Header().Get(api.HeaderCluster) != f.node.ClusterID() {
+		t.Errorf("with its node: %d %s", w.Code, w.Body)
+	}
 }

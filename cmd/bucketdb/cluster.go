@@ -23,7 +23,7 @@ The exit code of its commands is 0 when what was asked for is done, 1 when it is
 cannot be, 2 when the command line is wrong.`,
 	}
 	c.AddCommand(a.statusCommand(), a.nodesCommand(), a.partitionsCommand(), a.joinCommand(), a.drainCommand(), a.removeCommand(),
-		a.rebalanceCommand(), a.weightCommand(), a.zoneCommand(), a.settingsCommand(), a.checkCommand(), a.recoverCommand())
+		a.rebalanceCommand(), a.transferCommand(), a.weightCommand(), a.zoneCommand(), a.settingsCommand(), a.checkCommand(), a.recoverCommand())
 	return c
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -35,7 +37,7 @@ func limitMemory(env lookupEnv, cfg *bucketdb.Config) {
 type serverFlags struct {
 	id, api, http, metadata, compression string
 	advertise, secret, secretFile        string
-	storage, join                        []string
+	storage, join, hosts                 []string
 	rf                                   int
 	peer                                 bool // the port for other nodes is wanted
 	bootstrap, allowAnonymous            bool
@@ -90,6 +92,7 @@ a second signal ends it at once. What was acknowledged is on disk either way.
 	f.Var(&s.maxObject, "max-object-size", "largest body of one request")
 	f.StringVar(&s.compression, "compression", bucketdb.DefaultCompression, "`KIND`: none, snappy or zstd")
 	f.BoolVar(&s.allowAnonymous, "allow-anonymous", false, "serve everybody who can reach an address off loopback")
+	f.StringSliceVar(&s.hosts, "allow-host", nil, "host `NAME` by which clients may ask for this node, besides IP addresses, localhost and its own -api and -advertise; several, separated by commas; '*' for any")
 	f.DurationVar(&s.grace, "shutdown-timeout", 30*time.Second, "`TIME` that requests have to finish at the end")
 	return c
 }
@@ -124,7 +127,8 @@ func (s *serverFlags) config(logger *slog.Logger) (*bucketdb.Config, error) {
 }
 
 // serve runs the node until ctx ends. The listener comes first: a port that is
-// taken should not cost a start of the store.
+// taken should not cost a start of the store, and who asks a node that waits for
+// others is told what it waits for.
 func (s *serverFlags) serve(ctx context.Context, cfg *bucketdb.Config, logger *slog.Logger) error {
 	if err := server.CheckListen(s.api, s.allowAnonymous); err != nil {
 		return err
@@ -136,14 +140,20 @@ func (s *serverFlags) serve(ctx context.Context, cfg *bucketdb.Config, logger *s
 	defer ln.Close()
 	start := time.Now()
 	cfg.Cluster.APIAddr = ln.Addr().String()
+	var waiting atomic.Pointer[string]
+	cfg.Cluster.Waiting = func(what string) { waiting.Store(&what) }
+	srv, err := server.New(nil, server.Options{Logger: logger, AllowAnonymous: s.allowAnonymous, MaxObjectSize: cfg.MaxObjectSize, AllowHosts: append(s.hosts, s.api, s.advertise),
+		Waiting: func() string { return *cmp.Or(waiting.Load(), new(string)) }})
+	if err != nil {
+		return err
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ln) }()
 	db, err := bucketdb.Open(ctx, cfg)
 	if err != nil {
-		return openAdvice(err, cfg)
+		return errors.Join(openAdvice(err, cfg), s.stop(srv, logger))
 	}
-	srv, err := server.New(db.Node(), server.Options{Logger: logger, AllowAnonymous: s.allowAnonymous, MaxObjectSize: cfg.MaxObjectSize})
-	if err != nil {
-		return errors.Join(err, db.Close())
-	}
+	srv.Attach(db.Node())
 	switch token := db.JoinToken(); {
 	case token != "" && s.secretFile != "": // what a service prints ends up in a log
 		fmt.Fprintf(s.out, "The cluster's secret, which other nodes need to join (--cluster-secret-file), is in %s.\n", s.secretFile)
@@ -153,8 +163,6 @@ func (s *serverFlags) serve(ctx context.Context, cfg *bucketdb.Config, logger *s
 	}
 	logger.Info("ready", "api", "http://"+ln.Addr().String(), "node", s.id, "metadata", cfg.MetadataPath, "storage", s.storage,
 		"version", buildVersion(), "took", time.Since(start).Round(time.Millisecond))
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(ln) }()
 	select {
 	case err = <-served: // it never ends by itself but by an error
 	case <-ctx.Done():

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/skshohagmiah/bucketdb"
+	"github.com/skshohagmiah/bucketdb/replication"
 	"github.com/skshohagmiah/bucketdb/server/api"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
@@ -110,6 +111,40 @@ func (a *app) zoneCommand() *cobra.Command {
 		}
 		return fmt.Sprintf("%s is in zone %q; 'bucketdb cluster rebalance' waits until the data has moved.", args[0], args[1]), nil
 	})
+}
+
+func (a *app) transferCommand() *cobra.Command {
+	var keep time.Duration
+	c := a.onNode(&cobra.Command{
+		Use:   "transfer PARTITION [NODE]",
+		Short: "Have another node lead a partition for a while",
+		Long: `Have another node lead a partition, and wait until it does. Without NODE it is whichever
+other replica is furthest. Partition 0 is the control group; 'bucketdb cluster partitions'
+shows who leads, and where replicas are.
+
+This is for a while: after --keep, or when the node restarts, the cluster hands the
+leadership back to the preferred node, the first under PLANNED. To keep a node from
+leading for good, take its data away with 'bucketdb cluster weight' or 'drain'.
+
+The exit code is 0 when the other node leads, 1 when it does not: it has no replica, is
+drained, does not answer or is far behind. To repeat the command is harmless.`,
+	}, 0, func(ctx context.Context, client *api.Client, args []string) (string, error) {
+		id, err := strconv.ParseUint(args[0], 10, 16)
+		if err != nil {
+			return "", usagef("bucketdb cluster transfer", "the partition is %q; it must be a number that 'bucketdb cluster partitions' shows", args[0])
+		}
+		if keep <= 0 {
+			return "", usagef("bucketdb cluster transfer", "--keep is %s; it must be a time above 0, such as 10m", keep)
+		}
+		l, err := client.TransferLeadership(ctx, object.PartitionID(id), api.LeadershipTransfer{Node: strings.Join(args[1:], ""), Keep: keep.String()})
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("%s leads partition %d; where it is not the preferred node it hands it back after %s.", l.Leader, id, keep), nil
+	})
+	c.Args = asUsage(cobra.RangeArgs(1, 2))
+	c.Flags().DurationVar(&keep, "keep", replication.DefaultKeepLead, "how long it stays there before it goes back to the preferred node (`TIME`, 24h at most)")
+	return c
 }
 
 func (a *app) rebalanceCommand() *cobra.Command {

@@ -66,8 +66,11 @@ func (n *Node) Command() *exec.Cmd {
 		args = append(args, "-cluster-secret-file", n.Secret)
 	}
 	args = append(args, n.Args...)
-	if n.Space != "" { // ip makes way for what it runs: the process is the node's own
-		args = append([]string{"ip", "netns", "exec", n.Space}, args...)
+	if n.Space != "" {
+		// nsenter makes way for what it runs: the process is the node's own. Not "ip netns
+		// exec", which also gives it a copy of all mounts: a FUSE mount of the test
+		// would never end while a node lives.
+		args = append([]string{"nsenter", "--net=/var/run/netns/" + n.Space}, args...)
 	}
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), n.Env...)

@@ -99,6 +99,7 @@ func (p *peers) address(cmd any) {
 // recorder is a machine that notes at which indexes each entry was applied.
 type recorder struct {
 	*Machine
+	late *atomic.Int64 // how long it takes before it applies anything, in ns
 	mu   sync.Mutex
 	seen map[[32]byte]map[uint64]bool
 }
@@ -113,6 +114,7 @@ func (r *recorder) Apply(entries []group.Entry) ([]any, error) {
 		r.seen[sum][e.Index] = true
 	}
 	r.mu.Unlock()
+	time.Sleep(time.Duration(r.late.Load()))
 	return r.Machine.Apply(entries)
 }
 
@@ -135,6 +137,7 @@ type node struct {
 	db      *meta.DB
 	group   *group.Group
 	machine *recorder
+	late    atomic.Int64                 // see recorder
 	seen    map[[32]byte]map[uint64]bool // across restarts
 	users   sync.WaitGroup               // of views, which must end before the store closes
 }
@@ -262,7 +265,7 @@ func (n *node) openReplica() {
 	n.db, err = meta.Open(meta.Options{Dir: filepath.Join(n.dir, "meta"), MemTableBytes: 8 << 20, BlockCacheBytes: 4 << 20, IndexCacheBytes: 4 << 20})
 	must(t, err)
 	keys, bytes := n.db.MaxTxn()
-	n.machine = &recorder{Machine: NewMachine(namespace.Options{Partition: part, Store: n.db.Partition(part), MaxKeys: keys, MaxBytes: bytes, Logger: testLog()}), seen: n.seen}
+	n.machine = &recorder{Machine: NewMachine(namespace.Options{Partition: part, Store: n.db.Partition(part), MaxKeys: keys, MaxBytes: bytes, Logger: testLog()}), late: &n.late, seen: n.seen}
 	tg, err := n.wire.Group(part)
 	must(t, err)
 	var list []group.Member

@@ -122,8 +122,9 @@ func (l *load) readOne(ctx context.Context, client int, o op) {
 	call := time.Since(l.began)
 	n := l.any()
 	v, err := n.read(ctx, o.file)
+	ended, at := time.Since(l.began), n.standing()
 	n.users.Done()
-	l.note(client, o, call, v, err, nil, false, n.id)
+	l.note(client, o, call, ended, v, err, nil, false, at)
 }
 
 func (l *load) writeOne(ctx context.Context, client int, o op, cmd *namespace.Command) {
@@ -137,16 +138,27 @@ func (l *load) writeOne(ctx context.Context, client int, o op, cmd *namespace.Co
 	}
 	call := time.Since(l.began)
 	r, err := propose(ctx, part, entry)
+	ended, standing := time.Since(l.began), at.standing()
 	at.users.Done()
 	if err == nil {
-		err = r.Err()
+		if err = r.Err(); err == nil {
+			standing += fmt.Sprintf(", its index is %d", r.Index)
+		}
 	}
-	l.note(client, o, call, 0, err, entry, cmd.Token != nil, at.id)
+	l.note(client, o, call, ended, 0, err, entry, cmd.Token != nil, standing)
+}
+
+// standing says where a replica is in the log, for the history that a failure prints.
+func (n *node) standing() string {
+	if n.group == nil {
+		return n.id
+	}
+	s := n.group.Stats()
+	return fmt.Sprintf("%s (%s, term %d, committed %d, applied %d)", n.id, s.State, s.Term, s.Committed, s.Applied)
 }
 
 // note keeps what a client saw. What is unknown may happen until the end of time.
-func (l *load) note(client int, o op, call time.Duration, v uint64, err error, entry []byte, repeatable bool, at string) {
-	now := time.Since(l.began)
+func (l *load) note(client int, o op, call, now time.Duration, v uint64, err error, entry []byte, repeatable bool, at string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if entry != nil {
@@ -241,7 +253,8 @@ func (l *load) show() {
 }
 
 // TestLinearizable reads and writes registers through all nodes, the one without a
-// replica too, while leaders are killed, cut off, paused and changed.
+// replica too, while leaders are killed, cut off, paused and changed, and apply later
+// than their followers.
 func TestLinearizable(t *testing.T) {
 	t.Parallel()
 	c := startWith(t, time.Second)
@@ -259,6 +272,7 @@ func TestLinearizable(t *testing.T) {
 		{"pause", func() { l.pause(c.leader()) }},
 		{"cut", func() { l.cut(c.leader()) }},
 		{"kill", func() { l.kill(c.leader()) }},
+		{"a slow machine", func() { l.late(c.leader()) }},
 		{"cut a follower", func() { l.cut(c.others(c.leader())[0]) }},
 	} {
 		began, before := time.Now(), l.done.Load()
@@ -295,6 +309,15 @@ func (l *load) pause(n *node) {
 	l.c.leader(without(l.c.running(), n)...)
 	l.more(20)
 	l.c.wires(n, (*proxy).resume)
+}
+
+// late makes a leader apply later than its followers. A read that asks one of these and
+// the next, at the leader, meet within that time.
+func (l *load) late(n *node) {
+	l.c.t.Helper()
+	n.late.Store(int64(20 * time.Millisecond))
+	l.more(80)
+	n.late.Store(0)
 }
 
 func (l *load) transfer() {

@@ -67,6 +67,9 @@ type Join struct {
 	Zone        string      `cbor:"6,keyasint,omitempty"`
 	Weight      uint32      `cbor:"7,keyasint"`
 	Versions    Versions    `cbor:"8,keyasint"`
+	// Partitions is the number of data partitions of the joiner's store; 0: it did not say. Who is
+	// asked compares it (steward): the cluster's never changes.
+	Partitions int `cbor:"9,keyasint,omitempty"`
 }
 
 // UpdateNode tells a known node's incarnation, addresses and versions.

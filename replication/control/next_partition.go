@@ -243,7 +243,7 @@ func (m *members) preferred(not ReplicaID) (ReplicaID, bool) {
 
 // lead moves the leadership to where the plan has it, when nothing else moves.
 func (m *members) lead() {
-	if slices.ContainsFunc(m.p.Replicas, func(r Replica) bool { return r.moving() }) || !m.current {
+	if slices.ContainsFunc(m.p.Replicas, func(r Replica) bool { return r.moving() }) || !m.current || m.seen.Kept {
 		return
 	}
 	if id, ok := m.preferred(ReplicaID{}); ok && id != m.seen.Leader {

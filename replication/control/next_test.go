@@ -74,6 +74,32 @@ func TestLateWords(t *testing.T) {
 	}
 }
 
+// TestKeptLeader: a leadership that a person moved stays, but not with who leaves.
+func TestKeptLeader(t *testing.T) {
+	w := three(t)
+	s, o := w.now(), w.observe()
+	seen := o.Partitions[1]
+	for _, r := range s.Partitions[1].Replicas {
+		if r.ID.Node != s.Target.Of(1)[0] {
+			seen.Leader = r.ID
+		}
+	}
+	for _, kept := range []bool{false, true} {
+		seen.Kept = kept
+		o.Partitions[1] = seen
+		actions, err := Next(s, o)
+		if moved := has(actions, func(a Action) bool { return a.Verb == Transfer && a.Partition == 1 }); err != nil || moved == kept {
+			t.Errorf("kept: %v, and it leads to %+v, %v", kept, actions, err)
+		}
+	}
+	leader := s.Partitions[1].on(seen.Leader.Node)
+	leader.State, leader.Was = Leaving, InForce
+	actions, err := Next(s, o)
+	if err != nil || !has(actions, func(a Action) bool { return a.Verb == Transfer && a.Partition == 1 }) {
+		t.Errorf("a leader that leaves does %+v, %v", actions, err)
+	}
+}
+
 // TestNeededVoter: a voter that is to leave stays while the others cannot elect without it.
 func TestNeededVoter(t *testing.T) {
 	w := three(t)

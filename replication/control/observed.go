@@ -67,6 +67,9 @@ type GroupSeen struct {
 	Config  uint64
 	// CaughtUp has the non-voters that lack few entries.
 	CaughtUp map[ReplicaID]bool
+	// Kept: a person gave this leader the leadership, to keep for a while. It goes to the
+	// preferred replica later; a leader that leaves the group hands it on all the same.
+	Kept bool
 }
 
 // Actor is whose turn an Action is.

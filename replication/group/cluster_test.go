@@ -30,6 +30,7 @@ type counter struct {
 	afterward func() error
 	stopDrop  bool                   // a restore ends in the middle of dropping what was before
 	onApplied atomic.Pointer[func()] // called by the next Applied, once
+	onApply   atomic.Pointer[func()] // called by the next Apply, once, before it does anything
 }
 
 func (c *counter) Applied() uint64 {
@@ -41,6 +42,9 @@ func (c *counter) Applied() uint64 {
 }
 
 func (c *counter) Apply(entries []group.Entry) ([]any, error) {
+	if f := c.onApply.Swap(nil); f != nil {
+		(*f)()
+	}
 	tx := c.Begin()
 	defer tx.Discard()
 	results := make([]any, len(entries))

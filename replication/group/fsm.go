@@ -32,6 +32,9 @@ type fsm struct {
 
 	// lone: the newest committed list has one voter, this replica. See Group.alone.
 	lone atomic.Bool
+	// through: the machine has the effects of all entries up to it. raft's no-ops and
+	// barriers are counted only as reached says. It is written under mu.
+	through atomic.Uint64
 }
 
 // inForce is a configuration and the index of its entry.
@@ -125,10 +128,18 @@ func (f *fsm) passed(index uint64) {
 		f.checked = f.seen
 	}
 	f.mu.Unlock()
-	f.g.progress.move()
+	f.reached(index)
 	if due {
 		f.g.compactSoon()
 	}
+}
+
+// reached notes that the machine has all entries up to index, and wakes who waits for that.
+func (f *fsm) reached(index uint64) {
+	f.mu.Lock()
+	f.through.Store(max(f.through.Load(), index))
+	f.mu.Unlock()
+	f.g.progress.move()
 }
 
 // Apply is ApplyBatch of one entry.

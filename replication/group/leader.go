@@ -113,10 +113,15 @@ const barrierRetry = 10 * time.Millisecond
 func (g *Group) barrier(i *instance) uint64 {
 	term := i.CurrentTerm()
 	for {
+		f := i.Barrier(0)
 		done := make(chan error, 1)
-		go func() { done <- i.Barrier(0).Error() }()
+		go func() { done <- f.Error() }()
 		select {
 		case err := <-done:
+			if at, ok := f.(raft.IndexFuture); ok && err == nil {
+				// The no-op and this are all in the term that does not come to the machine.
+				i.fsm.reached(at.Index())
+			}
 			if err == nil && i.CurrentTerm() == term {
 				return term
 			}

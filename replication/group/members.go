@@ -225,6 +225,17 @@ func (g *Group) TransferLeadership(ctx context.Context, to string) error {
 	return err
 }
 
+// Behind is how many entries a replica lacks of this leader's log, as it last said; ok
+// is false when it has not answered of late, or this replica does not lead.
+func (g *Group) Behind(id string) (entries uint64, ok bool) {
+	r := g.now()
+	last, ok := g.peers.answers(raft.ServerID(id), r.CurrentTerm())
+	if !ok || g.mayLead() != nil {
+		return 0, false
+	}
+	return r.LastIndex() - min(last, r.LastIndex()), true
+}
+
 // successor is the furthest of the other voters that answer, or the one that is named.
 func (g *Group) successor(to string) (best Member, found bool) {
 	term, furthest := g.now().CurrentTerm(), uint64(0)

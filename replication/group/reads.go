@@ -44,25 +44,55 @@ type batch struct {
 // newest batch.
 type ack struct{ term, seq uint64 }
 
-// Read returns once this node may answer from its machine's state: everything
-// that was acknowledged before the call is in it. KindUnavailable when this node
+// Read returns once this node may answer from its machine's state: everything that
+// was acknowledged, or shown by any replica, before the call is in it. KindUnavailable when this node
 // does not lead (LeaderOf tells who does) or stops leading meanwhile, which a
 // leader without a majority does within 2 s; KindTimeout or KindCanceled when ctx
 // ends first.
 //
-// With one voter no other leader can exist, and a write is acknowledged only
-// after it is applied, so leading with the term's barrier behind us suffices.
+// With one voter no other leader can exist, so leading with the term's barrier
+// behind us suffices instead of a majority's word.
 func (g *Group) Read(ctx context.Context) error {
 	if !g.isReady() {
 		if err := g.waitToLead(ctx); err != nil {
 			return err
 		}
 	}
+	i := g.now()
+	committed := i.CommitIndex()
 	// In this order: who leads alone now led alone when it was last asked.
-	if g.alone() && g.isReady() {
-		return nil
+	if !g.alone() || !g.isReady() {
+		if err := g.confirm(ctx); err != nil {
+			return err
+		}
 	}
-	return g.confirm(ctx)
+	return g.catchUp(ctx, i, committed)
+}
+
+// catchUp waits until the machine has what was committed when a read began. It need not
+// have been acknowledged: a follower may learn of the commit, apply it and show it to
+// somebody while this replica's machine has yet to come to it.
+func (g *Group) catchUp(ctx context.Context, i *instance, committed uint64) error {
+	if g.cfg.Transport == nil {
+		return nil // no other replica shows anything
+	}
+	for i.fsm.through.Load() < committed {
+		moved := g.progress.wait()
+		if i.fsm.through.Load() >= committed {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-i.done: // deposed, and takes over a state; or the group stops
+			return g.refused()
+		case <-g.closing:
+			return g.err()
+		case <-ctx.Done():
+			return object.Errorf(object.KindOf(ctx.Err()),
+				"partition %d: this replica has not applied in time what is committed; try again: %w", g.cfg.ID, ctx.Err())
+		}
+	}
+	return nil
 }
 
 // waitToLead waits until this node is ready to lead, or it is known that another leads.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -103,18 +104,23 @@ func (s *Steward) registerHere(ctx context.Context) (*joinAnswer, error) {
 
 // persist tries until it succeeds, ctx ends, or the error is final.
 func (s *Steward) persist(ctx context.Context, try func() (*joinAnswer, error)) (*joinAnswer, error) {
+	var why error // of the last try that ctx did not cut short
 	for pause := joinPause; ; pause = min(2*pause, joinPauseMost) {
 		a, err := try()
 		if err == nil || final(err) {
 			return a, err
 		}
+		if why == nil || ctx.Err() == nil {
+			why = err
+		}
 		if ctx.Err() == nil {
 			s.complain.warn("join", "this node is not known to its cluster yet; it tries again. "+advice(err), err)
+			s.cfg.Waiting("it is not known to its cluster yet, and tries again. "+advice(err), err)
 		}
 		select {
 		case <-time.After(pause/2 + rand.N(pause)):
 		case <-ctx.Done():
-			return nil, object.Errorf(object.KindOf(ctx.Err()), "this node is not known to its cluster yet: %w", errors.Join(ctx.Err(), err))
+			return nil, object.Errorf(object.KindOf(ctx.Err()), "this node is not known to its cluster yet: %w", errors.Join(ctx.Err(), why))
 		}
 	}
 }
@@ -140,17 +146,33 @@ func verdict(a *joinAnswer) error {
 	return err
 }
 
-// advice is what to do about an error of joining.
+// advice is what to do about an error of joining. Several addresses were asked, and what
+// one said of versions explains the silence of the others.
 func advice(err error) string {
+	if within(err, object.KindVersion) {
+		return "Upgrade the older of the two nodes"
+	}
 	switch object.KindOf(err) {
 	case object.KindUnauthenticated, object.KindPermission:
 		return "Check that the join token is this cluster's"
-	case object.KindVersion:
-		return "Upgrade the older of the two nodes"
 	case object.KindExists, object.KindConflict, object.KindBusy:
 		return "It succeeds once that is done"
 	}
 	return "Check that the nodes it was given run and that their addresses can be reached from here"
+}
+
+// within reports whether an error, or any that it is made of, is of a kind.
+func within(err error, k object.Kind) bool {
+	if e, ok := err.(*object.Error); ok && e.Kind == k {
+		return true
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		return within(e.Unwrap(), k)
+	case interface{ Unwrap() []error }:
+		return slices.ContainsFunc(e.Unwrap(), func(part error) bool { return within(part, k) })
+	}
+	return false
 }
 
 // askToJoin asks each address in turn; the error has them all.
@@ -222,11 +244,21 @@ func (s *Steward) serveJoin(ctx context.Context, from transport.Peer, request []
 	if id == nil || id.Founding || closed {
 		return nil, object.Errorf(object.KindUnavailable, "node %s is in no cluster itself yet: ask another, or wait", s.cfg.Self.Node)
 	}
-	// A known node that moved must be reached before its entry can be committed, if it has a vote.
-	if st, err := s.cfg.State(ctx, false); err == nil {
+	st, err := s.cfg.State(ctx, false)
+	if err != nil && c.Join.Partitions != 0 {
+		st, err = s.cfg.State(ctx, true) // no control state has come here yet
+	}
+	switch {
+	case err == nil:
+		if bad := unfit(c.Join, st.Header.Partitions); bad != nil {
+			return encode(bad)
+		}
+		// A known node that moved must be reached before its entry can be committed, if it has a vote.
 		if n := st.Node(c.Join.Node); n != nil && n.Store == c.Join.Store {
 			s.cfg.Book.say(c.Join.Node, c.Join.Peer)
 		}
+	case c.Join.Partitions != 0:
+		return nil, err
 	}
 	r, err := s.cfg.Propose(ctx, &control.Command{Join: c.Join})
 	if err != nil {
@@ -245,6 +277,17 @@ func (s *Steward) serveJoin(ctx context.Context, from transport.Peer, request []
 	}
 	slices.SortFunc(a.Peers, func(x, y peerAddress) int { return cmp.Compare(x.Node, y.Node) })
 	return encode(a)
+}
+
+// unfit refuses a store that was made for another number of partitions, before
+// anything is recorded: it could never start, and would stand in the list of nodes until
+// somebody removed it. Any state will do, however old: the number is fixed at bootstrap.
+func unfit(j *control.Join, partitions int) *joinAnswer {
+	if j.Partitions == 0 || j.Partitions == partitions {
+		return nil
+	}
+	return &joinAnswer{Failed: true, Kind: object.KindInvalid, Message: fmt.Sprintf(
+		"the cluster has %d partitions, and the store of node %s was made for %d: start it on empty directories with -partitions %d", partitions, j.Node, j.Partitions, partitions)}
 }
 
 // leftOutTry bounds the question to one node whether its cluster goes on without this one.

@@ -78,6 +78,16 @@ func openRecords(fsys vfs.FS, dir string) (*records, error) {
 	return r, nil
 }
 
+// CheckRecords refuses replica records of a format that this program does not know
+// (KindVersion). Damaged ones are for Open to judge.
+func CheckRecords(fsys vfs.FS, dir string) error {
+	_, err := openRecords(fsys, dir)
+	if object.IsKind(err, object.KindCorrupt) {
+		return nil
+	}
+	return err
+}
+
 // get is a partition's record; the zero record: never had one.
 func (r *records) get(p object.PartitionID) record {
 	r.mu.Lock()

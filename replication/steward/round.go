@@ -96,7 +96,7 @@ func (s *Steward) round(ctx context.Context, led *bool) (busy bool, err error) {
 		}
 		st = now
 		for p, g := range groups {
-			g.Current = st.Epoch
+			g.Current, g.Kept = st.Epoch, s.keepsLead(p)
 			groups[p] = g
 		}
 	}
@@ -128,7 +128,7 @@ func (s *Steward) duties(st *control.State) (led0 bool, list []object.PartitionI
 			continue
 		}
 		led0 = led0 || p == object.Control
-		if sweep || !settled(st, &st.Partitions[p]) || s.preferred(st, p) {
+		if sweep || !settled(st, &st.Partitions[p]) || s.preferred(st, p) && !s.keepsLead(p) {
 			list = append(list, p)
 		}
 	}
@@ -153,6 +153,31 @@ func settled(st *control.State, p *control.Partition) bool {
 		}
 	}
 	return voters == len(want)
+}
+
+// KeepLead has this node keep the leadership of a partition for a while, if it gets it,
+// though another is preferred; 0 ends that. It is in memory: a restart hands it back.
+func (s *Steward) KeepLead(p object.PartitionID, d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d > 0 {
+		s.kept[p] = s.cfg.now().Add(d)
+	} else {
+		delete(s.kept, p)
+	}
+	s.Wake()
+}
+
+// keepsLead reports whether KeepLead's time for a partition is not over.
+func (s *Steward) keepsLead(p object.PartitionID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	until, ok := s.kept[p]
+	if ok && !s.cfg.now().Before(until) {
+		delete(s.kept, p)
+		return false
+	}
+	return ok
 }
 
 // preferred reports whether a partition that this node leads should be led by another.

@@ -87,7 +87,7 @@ var _ Group = (*group.Group)(nil)
 type Config struct {
 	// Self says who this node is; Incarnation is new with each start.
 	Self control.Join
-	// Secrets are those the transport was opened with; they are kept with what is joined.
+	// Secrets are those the transport was opened with; they are kept with what is joined (SetSecrets).
 	Secrets []transport.Secret
 
 	Dir string // where records and identity are kept, beside the store's layout file
@@ -116,6 +116,8 @@ type Config struct {
 	// Verified are the moves whose lists are complete and verified here (control.Observed says
 	// what that means). Required with Copy.
 	Verified func() []control.GroupKey
+	// Waiting is told what Join and Start wait for, and why; nil: nobody asks.
+	Waiting func(what string, why error)
 
 	Logger *slog.Logger
 
@@ -156,6 +158,9 @@ func (c *Config) complete() error {
 	if c.Adopted == nil {
 		c.Adopted = func() uint64 { return 0 }
 	}
+	if c.Waiting == nil {
+		c.Waiting = func(string, error) {}
+	}
 	if c.Verified == nil {
 		c.Verified = func() []control.GroupKey { return nil }
 	}
@@ -171,7 +176,7 @@ func (c *Config) complete() error {
 
 // Steward is one node's. Safe for concurrent use.
 //
-// Lock order: a partition's turn (replicas), then mu, then those of records, book and watch, which are leaves.
+// Lock order: a partition's turn (replicas), then saving, then mu, then those of records, book and watch, which are leaves.
 type Steward struct {
 	cfg      Config
 	log      *slog.Logger
@@ -185,6 +190,7 @@ type Steward struct {
 	tasks  sync.WaitGroup
 	slots  chan struct{} // one token for each job under way
 
+	saving   sync.Mutex // held while the identity file is written
 	mu       sync.Mutex // guards what follows
 	closed   bool
 	identity *Identity // nil: of no cluster yet
@@ -192,6 +198,7 @@ type Steward struct {
 	jobs     map[string]bool
 	seen     map[object.PartitionID]control.GroupSeen // of the last round, for reports
 	terms    map[object.PartitionID]uint64            // in which a group was looked at last, until its actions are done
+	kept     map[object.PartitionID]time.Time         // until when a leadership that a person gave stays here
 	swept    time.Time                                // when all groups led here were looked at
 	failed   bool                                     // a job, since the last round
 }
@@ -216,12 +223,15 @@ func Open(cfg Config) (*Steward, error) {
 	s := &Steward{
 		cfg: cfg, log: cfg.Logger, identity: id, complain: newComplaints(cfg.Logger, cfg.now),
 		wake: make(chan struct{}, 1), slots: make(chan struct{}, maxJobs), jobs: map[string]bool{},
-		seen: map[object.PartitionID]control.GroupSeen{}, terms: map[object.PartitionID]uint64{},
+		seen: map[object.PartitionID]control.GroupSeen{}, terms: map[object.PartitionID]uint64{}, kept: map[object.PartitionID]time.Time{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.replicas = newReplicas(&s.cfg, rec)
 	s.watch = newWatch(cfg.Self.Node, cfg.now, cfg.UpFor, 2*cfg.Tick)
 	if id != nil {
+		if err := s.SetSecrets(cfg.Secrets); err != nil {
+			return nil, err
+		}
 		for node, addr := range id.Peers {
 			cfg.Book.adopt(node, addr)
 		}
@@ -352,6 +362,8 @@ func (s *Steward) Bootstrap(ctx context.Context, b control.Bootstrap) error {
 
 // belong keeps durably what cluster this node is of, and takes its name.
 func (s *Steward) belong(cluster control.ClusterID, former []control.ClusterID, peers map[control.NodeID]string, founding bool) error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
 	id := &Identity{Cluster: cluster, Former: former, Node: s.cfg.Self.Node, Store: s.cfg.Self.Store, Secrets: s.cfg.Secrets, Peers: peers, Founding: founding}
 	if err := id.save(s.cfg.FS, s.cfg.Dir); err != nil {
 		return err
@@ -364,6 +376,29 @@ func (s *Steward) belong(cluster control.ClusterID, former []control.ClusterID, 
 	}
 	s.cfg.Transport.SetFormer(clusterNames(former))
 	return s.cfg.Transport.SetCluster(ClusterName(cluster))
+}
+
+// SetSecrets keeps other secrets with the cluster's name, and no longer those before: what was
+// taken out of use shall not stand on the disk, nor be found there again.
+func (s *Steward) SetSecrets(secrets []transport.Secret) error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	s.cfg.Secrets = slices.Clone(secrets)
+	s.mu.Lock()
+	was := s.identity
+	s.mu.Unlock()
+	if was == nil || slices.Equal(was.Secrets, secrets) {
+		return nil
+	}
+	id := *was
+	id.Secrets = s.cfg.Secrets
+	if err := id.save(s.cfg.FS, s.cfg.Dir); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.identity = &id
+	s.mu.Unlock()
+	return nil
 }
 
 // adopt takes the nodes' addresses from the control state, and keeps them for the next start.

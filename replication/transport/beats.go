@@ -28,11 +28,11 @@ type beats struct {
 
 	mu      sync.Mutex // guards what follows
 	pending []*beat
-	timer   bool // a flush is due when the window ends
 	soon    bool // a flush is about to be made: probes that come meanwhile share it
 }
 
-// beat is one AppendEntries without entries: a heartbeat, or what Probe sends.
+// beat is one AppendEntries without entries: a heartbeat, what Probe sends, or what a
+// pipeline repeats.
 type beat struct {
 	g     *Group
 	req   *raft.AppendEntriesRequest // not changed
@@ -44,32 +44,42 @@ type beat struct {
 	gone func() bool // the caller has given up
 }
 
-// add queues a heartbeat; it is sent when the window ends, or now if now is set,
+// add queues a heartbeat; it is sent at the node's next beat, or now if now is set,
 // with those of other readers that come at the same moment.
 func (b *beats) add(h *beat, now bool) {
 	b.mu.Lock()
 	b.pending = append(b.pending, h)
 	flush := now && !b.soon
 	b.soon = b.soon || now
-	start := !b.timer && !now
-	if start {
-		b.timer = true
-	}
 	b.mu.Unlock()
 	switch {
 	case flush:
 		runtime.Gosched() // whoever is ready to read as well comes first
 		b.flush()
-	case start:
-		time.AfterFunc(b.p.n.opt.BeatWindow, b.flush)
+	case !now:
+		b.p.n.beatSoon()
 	}
+}
+
+// beatSoon has the heartbeats that gather for all peers sent at the next beat: at the
+// next multiple of the window on the node's clock, so that an idle process wakes once
+// for all of them.
+func (n *Node) beatSoon() {
+	if n.beatDue.Swap(true) {
+		return
+	}
+	window := n.opt.BeatWindow
+	time.AfterFunc(window-time.Duration(n.clock())%window, func() {
+		n.beatDue.Store(false) // what is added from here on may come too late for this one
+		n.FlushHeartbeats()
+	})
 }
 
 // flush sends what has gathered, or leaves it until the connection is back.
 func (b *beats) flush() {
 	l := b.p.urgent.ready()
 	b.mu.Lock()
-	b.timer, b.soon = false, false
+	b.soon = false
 	batch := b.pending
 	b.pending = nil
 	b.mu.Unlock()

@@ -184,9 +184,14 @@ func (g *Group) ask(node string, args, resp any) error {
 	if err != nil {
 		return err
 	}
-	done := make(chan error, 1)
+	// resp is the caller's again once it has gone, whatever comes then.
+	type result struct {
+		f   frame
+		err error
+	}
+	done := make(chan result, 1)
 	ex := &exchange{done: func(f frame, err error) bool {
-		done <- settle(f, err, resp)
+		done <- result{f, err}
 		return true
 	}}
 	frame := appendRequest(newFrame(frameRaft, 256), g.id, args)
@@ -201,8 +206,8 @@ func (g *Group) ask(node string, args, resp any) error {
 		return err
 	}
 	select {
-	case err := <-done:
-		return err
+	case r := <-done:
+		return settle(r.f, r.err, resp)
 	case <-ctx.Done():
 		l.forget(sending)
 		return object.Errorf(object.KindTimeout, "node %s has not answered within %v", node, voteWait)

@@ -52,14 +52,14 @@ func decodeHello(payload []byte) (hello, error) {
 
 func (n *Node) hello(r role, meant string) hello {
 	return hello{
-		min: n.opt.versions[0], max: n.opt.versions[1], role: r, meant: meant, release: n.opt.Release,
+		min: n.opt.Versions[0], max: n.opt.Versions[1], role: r, meant: meant, release: n.opt.Release,
 		peer: Peer{Cluster: n.id.clusterID(), Node: n.opt.Node, Address: n.opt.Advertise},
 	}
 }
 
 // agree is the version to speak: the highest that both know.
 func (n *Node) agree(other hello) (uint64, error) {
-	mine := n.opt.versions
+	mine := n.opt.Versions
 	v := min(mine[1], other.max)
 	if v >= mine[0] && v >= other.min {
 		return v, nil

@@ -25,6 +25,10 @@ type pipeline struct {
 	cancel context.CancelFunc
 	slots  chan struct{} // one token for each unanswered
 	done   chan raft.AppendFuture
+
+	// told is the last request, if it had no entries; raft makes one at a time.
+	told   *raft.AppendEntriesRequest
+	repeat atomic.Bool // one that says the same again is under way
 }
 
 // AppendEntriesPipeline opens a pipeline. It does not wait for the peer.
@@ -48,10 +52,13 @@ func (pl *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.Ap
 		return nil, errTerm()
 	}
 	pl.g.leads(pl.p.node, args)
+	l := pl.l.Load()
+	if pl.saysNothing(args) && l != nil && l.failure() == nil && !pl.repeat.Swap(true) {
+		return pl.withBeats(args, resp), nil
+	}
 	if err := pl.take(); err != nil {
 		return nil, err
 	}
-	l := pl.l.Load()
 	if l == nil {
 		var err error
 		if l, err = pl.p.bulk.get(pl.ctx, false); err != nil {
@@ -59,15 +66,9 @@ func (pl *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.Ap
 		}
 		pl.l.Store(l)
 	}
-	f := &future{start: time.Now(), args: args, resp: resp, ready: make(chan struct{})}
+	f := newFuture(args, resp)
 	err := pl.g.sendAppend(pl.ctx, l, pl.p.node, args, func(r raft.AppendEntriesResponse, err error) {
-		*f.resp, f.err = r, err // on an error: no success, which ends the pipeline
-		close(f.ready)
-		select {
-		case pl.done <- f:
-		default:
-			pl.cancel()
-		}
+		pl.settle(f, r, err)
 		<-pl.slots
 	})
 	if err != nil {
@@ -75,6 +76,44 @@ func (pl *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.Ap
 		return nil, err
 	}
 	return f, nil
+}
+
+// saysNothing reports whether a request only repeats the last one of this pipeline, as
+// raft does after CommitTimeout for as long as nothing happens.
+func (pl *pipeline) saysNothing(args *raft.AppendEntriesRequest) bool {
+	last := pl.told
+	pl.told = nil
+	if len(args.Entries) > 0 || args.LeaderCommitIndex > args.PrevLogEntry {
+		return false
+	}
+	pl.told = args
+	return last != nil && last.Term == args.Term && last.PrevLogEntry == args.PrevLogEntry &&
+		last.PrevLogTerm == args.PrevLogTerm && last.LeaderCommitIndex == args.LeaderCommitIndex
+}
+
+// withBeats sends a request that says nothing new with the next heartbeats. It takes no
+// slot: entries that come meanwhile do not wait for it, and may be answered before.
+func (pl *pipeline) withBeats(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) *future {
+	f := newFuture(args, resp)
+	pl.p.beats.add(&beat{
+		g: pl.g, req: args, gone: func() bool { return pl.ctx.Err() != nil },
+		done: func(r raft.AppendEntriesResponse, err error) {
+			pl.settle(f, r, err)
+			pl.repeat.Store(false)
+		},
+	}, false)
+	return f
+}
+
+// settle gives raft the answer to a request, or the reason why there is none.
+func (pl *pipeline) settle(f *future, r raft.AppendEntriesResponse, err error) {
+	*f.resp, f.err = r, err // on an error: no success, which ends the pipeline
+	close(f.ready)
+	select {
+	case pl.done <- f:
+	default:
+		pl.cancel()
+	}
 }
 
 // take takes a slot. A peer that does not answer in time ends the pipeline.
@@ -100,7 +139,8 @@ func (pl *pipeline) take() error {
 	}
 }
 
-// Consumer gives the answered futures, in order.
+// Consumer gives the answered futures, in order but for those that went with heartbeats;
+// they have no entries.
 func (pl *pipeline) Consumer() <-chan raft.AppendFuture { return pl.done }
 
 // Close ends the pipeline. Requests under way may still arrive.
@@ -118,6 +158,11 @@ type future struct {
 	ready chan struct{}
 }
 
+func newFuture(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) *future {
+	return &future{start: time.Now(), args: args, resp: resp, ready: make(chan struct{})}
+}
+
+// Error waits for the answer.
 func (f *future) Error() error {
 	<-f.ready
 	return f.err

@@ -63,7 +63,7 @@ func TestStrangersAreRefused(t *testing.T) {
 		{"wrong secret", Options{Secrets: []Secret{NewSecret()}}, object.KindUnauthenticated},
 		{"no secret", Options{}, object.KindUnavailable},
 		{"wrong cluster", Options{Cluster: "c2", Secrets: []Secret{s}}, object.KindUnauthenticated},
-		{"newer protocol", Options{Secrets: []Secret{s}, versions: [2]uint64{2, 3}}, object.KindVersion},
+		{"newer protocol", Options{Secrets: []Secret{s}, Versions: [2]uint64{2, 3}}, object.KindVersion},
 		{"clock far off", Options{Secrets: []Secret{s}, Now: func() time.Time { return time.Now().Add(9 * 24 * time.Hour) }}, object.KindUnauthenticated},
 	}
 	for _, test := range tests {
@@ -280,7 +280,7 @@ func (s *syncBuffer) String() string {
 
 func TestVersionIsAgreed(t *testing.T) {
 	t.Parallel()
-	n := &Node{opt: Options{Node: "a", versions: [2]uint64{2, 5}}}
+	n := &Node{opt: Options{Node: "a", Versions: [2]uint64{2, 5}}}
 	for _, test := range []struct{ min, max, want uint64 }{{1, 3, 3}, {2, 9, 5}, {5, 5, 5}, {1, 1, 0}, {6, 7, 0}} {
 		got, err := n.agree(hello{min: test.min, max: test.max, peer: Peer{Node: "b"}})
 		if got != test.want || (err == nil) != (test.want != 0) {

@@ -29,8 +29,10 @@ const (
 	// DefaultMaxInflight is how many AppendEntries of one group to one peer may be
 	// unanswered; see hashicorp/raft#541 for why it is small.
 	DefaultMaxInflight = 2
-	// DefaultBeatWindow is how long heartbeats to one peer gather.
-	DefaultBeatWindow = 25 * time.Millisecond
+	// DefaultBeatWindow is how long heartbeats gather at most. raft sends one to each
+	// follower every 100 to 200 ms and one more window, and calls for an election after
+	// a second without.
+	DefaultBeatWindow = 100 * time.Millisecond
 	// DefaultMaxCalls is how many calls to one peer may be unanswered.
 	DefaultMaxCalls = 512
 	// DefaultSnapshotRate is how many bytes of raft's snapshots a node sends in a second.
@@ -41,8 +43,8 @@ const (
 
 // The versions of the protocol that this build speaks.
 const (
-	minVersion = 1
-	maxVersion = 1
+	MinVersion = 1
+	MaxVersion = 1
 )
 
 // Peer is the other end of a connection, as authenticated.
@@ -80,7 +82,9 @@ type Options struct {
 	// all together; 0: DefaultSnapshotRate. See SetSnapshotRate.
 	SnapshotRate int64
 
-	versions [2]uint64 // other than this build's, for tests
+	// Versions of the protocol that are spoken, the lowest and the highest; zero: this
+	// build's, MinVersion and MaxVersion. Others are for tests of mixed clusters.
+	Versions [2]uint64
 }
 
 func (o *Options) complete() error {
@@ -117,8 +121,8 @@ func (o *Options) complete() error {
 	if o.SnapshotRate == 0 {
 		o.SnapshotRate = DefaultSnapshotRate
 	}
-	if o.versions == [2]uint64{} {
-		o.versions = [2]uint64{minVersion, maxVersion}
+	if o.Versions == [2]uint64{} {
+		o.Versions = [2]uint64{MinVersion, MaxVersion}
 	}
 	return nil
 }
@@ -138,6 +142,7 @@ type Node struct {
 	httpIn      *connQueue
 	httpHandler *atomic.Pointer[http.Handler]
 	inbound     atomic.Int64 // bytes of raft requests not handled yet
+	beatDue     atomic.Bool  // a timer sends what heartbeats have gathered
 	forged      logged       // raft requests in another node's name
 	pace        *pace        // of the snapshots that are sent
 	refused     atomic.Int64 // the clock when a refused connection was last logged

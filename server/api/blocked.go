@@ -21,11 +21,12 @@ import (
 // connection, also while the body's reader blocks. (A connection of the caller's
 // own HTTPClient is not seen to end.)
 func (c *Client) roundTrip(req *http.Request, k *call, p *payload) (*http.Response, error) {
+	client := c.opts.HTTPClient
+	if k.slow || req.Body != nil && p.large() {
+		client = c.opts.slow // watchWrite knows how long the answer of a body may take
+	}
 	if req.Body == nil || p.memory {
-		if k.slow {
-			return c.opts.slow.Do(req)
-		}
-		return c.opts.HTTPClient.Do(req)
+		return client.Do(req)
 	}
 	g, ctx, conns := p.last, req.Context(), make(chan (<-chan struct{}), 1)
 	done := make(chan outcome, 1)
@@ -37,7 +38,7 @@ func (c *Client) roundTrip(req *http.Request, k *call, p *payload) (*http.Respon
 		conns <- closedOf(info.Conn)
 	}}))
 	go func() {
-		resp, err := c.opts.HTTPClient.Do(req)
+		resp, err := client.Do(req)
 		done <- outcome{resp, err}
 	}()
 	var cut <-chan struct{} // closed when the request's connection is; nil: not known

@@ -93,6 +93,22 @@ func (p *payload) open() io.ReadCloser {
 	return p.last
 }
 
+// large reports whether an attempt is watched while it sends the body.
+func (p *payload) large() bool { return p.size < 0 || p.size >= watchedFrom }
+
+// gotOn is when the last attempt, begun at start, last got a byte of the body.
+func (p *payload) gotOn(start time.Time) time.Time {
+	if p.last == nil {
+		return start
+	}
+	p.last.mu.Lock()
+	defer p.last.mu.Unlock()
+	if p.last.at.After(start) {
+		return p.last.at
+	}
+	return start
+}
+
 // failure is what the caller's reader failed with in the last attempt.
 func (p *payload) failure() error {
 	if p.last == nil {
@@ -142,6 +158,7 @@ type guard struct {
 	reading bool       // one is under way
 	sealed  bool
 	total   int64         // bytes it gave
+	at      time.Time     // when it gave the last of them
 	err     error         // of r, but not io.EOF; or its size is wrong
 	settled chan struct{} // where somebody waits: closed when the Read under way ends
 }
@@ -172,6 +189,9 @@ func (g *guard) finish(n int, err error) {
 	defer g.mu.Unlock()
 	g.reading = false
 	g.total += int64(n)
+	if n > 0 {
+		g.at = time.Now()
+	}
 	switch {
 	case err != nil && err != io.EOF:
 		g.err = err

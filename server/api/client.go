@@ -28,6 +28,9 @@ const (
 	// slowAnswer takes its place for calls whose work grows with an object's size, and that
 	// begin anew when they are broken off.
 	slowAnswer = 2 * time.Minute
+	// bodyRate is the slowest rate, in bytes a second, at which a node has to make durable
+	// what it was sent: a large body gives its answer so much more time.
+	bodyRate = 2 << 20
 )
 
 // ClientOptions configure a Client; the zero value is good.
@@ -45,21 +48,27 @@ type ClientOptions struct {
 	UserAgent string
 
 	Retries        int           // attempts after the first; 0: DefaultRetries for each node, negative: none
-	RetryFor       time.Duration // no attempt starts later than this after the first
+	RetryFor       time.Duration // no attempt starts when nothing got on for so long in all: no byte of a body was sent, no answer came
 	ConnectTimeout time.Duration
 	// AnswerTimeout is from the sent request to the first byte of the answer; 0:
 	// DefaultAnswerTimeout, and with several nodes a part of RetryFor that lets
-	// each be asked, 5 s at most.
+	// each be asked, 5 s at most. Where it is 0, a body adds what it takes at 2 MiB/s.
 	AnswerTimeout time.Duration
 	// IdleTimeout is without a byte of the answer's body, or of the request's that
 	// the node takes; 0: DefaultIdleTimeout, and with several nodes twice the
 	// AnswerTimeout if that is less.
 	IdleTimeout time.Duration
 
-	slow *http.Client // of calls that take long
+	slow    *http.Client // of calls that take long
+	patient bool         // slow waits longer than HTTPClient
 }
 
 func (o ClientOptions) complete(nodes int) (ClientOptions, error) {
+	for name, d := range map[string]time.Duration{"RetryFor": o.RetryFor, "ConnectTimeout": o.ConnectTimeout, "AnswerTimeout": o.AnswerTimeout, "IdleTimeout": o.IdleTimeout} {
+		if d < 0 {
+			return o, object.Errorf(object.KindInvalid, "the client's %s is %v: give a time, or 0 for the default", name, d)
+		}
+	}
 	if o.Session.IsZero() {
 		if _, err := rand.Read(o.Session[:]); err != nil {
 			return o, object.WithOp(err, "new client", "", "")
@@ -93,6 +102,7 @@ func (o ClientOptions) complete(nodes int) (ClientOptions, error) {
 		if o.slow = o.HTTPClient; !explicit {
 			patient := o
 			patient.AnswerTimeout = slowAnswer
+			o.patient = true
 			o.slow = &http.Client{Transport: newTransport(patient)}
 		}
 	}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/skshohagmiah/bucketdb/storage/object"
@@ -168,6 +169,18 @@ type NodeChange struct {
 	Zone   *string `json:"zone,omitempty"`
 }
 
+// LeadershipTransfer is the body of POST /cluster/partitions/PARTITION/transfer.
+type LeadershipTransfer struct {
+	Node string `json:"node,omitempty"` // that is to lead; "": any other that can
+	Keep string `json:"keep,omitempty"` // how long before it goes back to the preferred node, as "10m"; "": ten minutes
+}
+
+// Leadership is the answer to it: who leads now.
+type Leadership struct {
+	Partition object.PartitionID `json:"partition"`
+	Leader    string             `json:"leader"`
+}
+
 // Cluster tells of the node that answers, and of the cluster.
 func (c *Client) Cluster(ctx context.Context) (s Cluster, err error) {
 	return s, c.doJSON(ctx, &call{op: "cluster", method: "GET", path: "/cluster"}, &s)
@@ -205,6 +218,16 @@ func (c *Client) ChangeNode(ctx context.Context, node string, change NodeChange)
 		return err
 	}
 	return c.doJSON(ctx, k, nil)
+}
+
+// TransferLeadership has another node lead a partition for a while, and returns which.
+// KindBusy, KindInvalid and KindNotFound say why that node cannot; to repeat it is harmless.
+func (c *Client) TransferLeadership(ctx context.Context, partition object.PartitionID, to LeadershipTransfer) (l Leadership, err error) {
+	k, err := (&call{op: "transfer leadership", method: "POST", path: fmt.Sprintf("/cluster/partitions/%d/transfer", partition)}).withJSON(to)
+	if err != nil {
+		return l, err
+	}
+	return l, c.doJSON(ctx, k, &l)
 }
 
 // ClusterSettings are the cluster's settings.

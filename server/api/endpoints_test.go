@@ -112,7 +112,7 @@ func TestBodyThatANodeDoesNotTakeGoesElsewhere(t *testing.T) {
 		_, _ = io.WriteString(w, "{}")
 	}))
 	defer good.Close()
-	c, err := NewClient([]string{silent, good.URL}, ClientOptions{AnswerTimeout: 200 * time.Millisecond})
+	c, err := NewClient([]string{silent, good.URL}, ClientOptions{AnswerTimeout: 20 * time.Second, IdleTimeout: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,4 +186,69 @@ func TestBrokenStreamLeavesItsNode(t *testing.T) {
 	if c.Endpoint() != good.URL {
 		t.Errorf("calls begin with %s", c.Endpoint())
 	}
+}
+
+// A node has to make a large body durable before it answers: it has longer for that than
+// for a small one, or a busy disk would have each attempt broken off and begun anew.
+func TestLargeBodiesHaveTimeToBecomeDurable(t *testing.T) {
+	var asked atomic.Int32
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-time.After(700 * time.Millisecond) // small bodies have 500 ms
+		_, _ = io.WriteString(w, "{}")
+	}))
+	defer srv.Close()
+	c, err := NewClient([]string{srv.URL, srv.URL}, ClientOptions{RetryFor: 2 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Put(t.Context(), "b", "k", bytes.NewReader(make([]byte, 64<<20)), PutOptions{}); err != nil || asked.Load() != 1 {
+		t.Errorf("asked %d times: %v", asked.Load(), err)
+	}
+}
+
+// However long it took to send a body: where the node is lost then, another is asked.
+func TestLongUploadIsSentAgain(t *testing.T) {
+	var asked atomic.Int32
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		if asked.Add(1) == 1 {
+			panic(http.ErrAbortHandler) // the connection ends without an answer
+		}
+		_, _ = io.WriteString(w, "{}")
+	}))
+	defer srv.Close()
+	c, err := NewClient([]string{srv.URL, srv.URL}, ClientOptions{RetryFor: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	body := &slowReader{Reader: bytes.NewReader(make([]byte, 64<<10)), chunk: 16 << 10, each: 400 * time.Millisecond} // longer than RetryFor
+	if _, err := c.Put(t.Context(), "b", "k", body, PutOptions{}); err != nil || asked.Load() != 2 {
+		t.Errorf("asked %d times: %v", asked.Load(), err)
+	}
+}
+
+// slowReader can be read again, and takes its time the first time.
+type slowReader struct {
+	*bytes.Reader
+	chunk int
+	each  time.Duration
+	read  bool
+	again bool
+}
+
+func (r *slowReader) Read(b []byte) (int, error) {
+	if !r.again {
+		<-time.After(r.each)
+	}
+	r.read = true
+	return r.Reader.Read(b[:min(len(b), r.chunk)])
+}
+
+func (r *slowReader) Seek(at int64, from int) (int64, error) {
+	r.again = r.read
+	return r.Reader.Seek(at, from)
 }

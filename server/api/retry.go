@@ -35,9 +35,10 @@ func (c *Client) do(ctx context.Context, k *call) (*http.Response, error) {
 			defer kept.Done()
 		}
 	}
-	start := time.Now()
+	var spent time.Duration // in which nothing got on
 	k.node = c.nodes.first()
 	for attempt := 0; ; attempt++ {
+		start := time.Now()
 		if k.mutation {
 			if k.header == nil {
 				k.header = http.Header{}
@@ -60,7 +61,8 @@ func (c *Client) do(ctx context.Context, k *call) (*http.Response, error) {
 			return nil, k.fail(ended(ctx, err))
 		}
 		delay := backoff(attempt, len(c.nodes.urls))
-		left := c.opts.RetryFor - time.Since(start) - delay
+		spent += time.Since(p.gotOn(start)) + delay
+		left := c.opts.RetryFor - spent
 		if k.slow {
 			left += 2 * slowAnswer // one that hung leaves time to ask another node
 		}
@@ -98,8 +100,12 @@ func (c *Client) attempt(ctx context.Context, k *call, node int, p *payload) (*h
 		cancel()
 		return nil, err
 	}
-	if req.Body != nil && (p.size < 0 || p.size >= watchedFrom) {
-		watched, stop := watchWrite(ctx, p.last, c.opts.IdleTimeout, cancel)
+	if req.Body != nil && p.large() {
+		answer := c.answerTime
+		if !c.opts.patient || k.slow {
+			answer = nil
+		}
+		watched, stop := watchWrite(ctx, p.last, c.opts.IdleTimeout, answer, cancel)
 		defer stop()
 		req = req.WithContext(watched)
 	}
@@ -126,6 +132,11 @@ func (c *Client) attempt(ctx context.Context, k *call, node int, p *payload) (*h
 		return resp, k.consume(resp)
 	}
 	return resp, nil
+}
+
+// answerTime is how long an answer may take once a body of so many bytes was sent.
+func (c *Client) answerTime(sent int64) time.Duration {
+	return min(c.opts.AnswerTimeout+time.Duration(float64(sent)/bodyRate*float64(time.Second)), slowAnswer)
 }
 
 // unanswered reports whether an attempt failed because its node said nothing,

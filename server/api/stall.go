@@ -13,8 +13,9 @@ const watchedFrom = 32 << 10
 // watchWrite ends an attempt, by cancel, when its body does not get on its way: the
 // other side takes no bytes for the time stall, and net/http waits in a write, for
 // which it knows no limit. (A process that is stopped keeps its connections open.)
-// The returned context belongs into the request, and stop is called when the attempt ends.
-func watchWrite(ctx context.Context, g *guard, stall time.Duration, cancel func()) (_ context.Context, stop func()) {
+// answer, of how many bytes were sent, is the time for the answer after that; nil: it is the
+// HTTP client's. The returned context belongs into the request, and stop is called when the attempt ends.
+func watchWrite(ctx context.Context, g *guard, stall time.Duration, answer func(sent int64) time.Duration, cancel func()) (_ context.Context, stop func()) {
 	done := make(chan struct{})
 	written := make(chan struct{}, 1)
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: func(w httptrace.WroteRequestInfo) {
@@ -27,7 +28,7 @@ func watchWrite(ctx context.Context, g *guard, stall time.Duration, cancel func(
 		}
 	}})
 	go func() {
-		tick := time.NewTicker(stall / 4)
+		tick := time.NewTicker(max(stall/4, time.Millisecond))
 		defer tick.Stop()
 		last, since := int64(-1), time.Now()
 		for {
@@ -35,6 +36,13 @@ func watchWrite(ctx context.Context, g *guard, stall time.Duration, cancel func(
 			case <-done:
 				return
 			case <-written: // the timeout of the answer counts from here
+				if answer == nil {
+					return
+				}
+				sent, _ := g.progress()
+				if !closedWithin(done, answer(sent)) {
+					cancel()
+				}
 				return
 			case now := <-tick.C:
 				given, reading := g.progress()
@@ -48,4 +56,15 @@ func watchWrite(ctx context.Context, g *guard, stall time.Duration, cancel func(
 		}
 	}()
 	return ctx, func() { close(done) }
+}
+
+func closedWithin(done <-chan struct{}, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-done:
+		return true
+	case <-t.C:
+		return false
+	}
 }
