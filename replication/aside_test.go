@@ -1,7 +1,6 @@
 package replication
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -9,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/skshohagmiah/bucketdb/replication/control"
 	"github.com/skshohagmiah/bucketdb/storage/object"
@@ -52,13 +50,7 @@ func TestDamagedLogIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	flipLog(t, victim)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	again, err := Open(ctx, victim.cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = again.Close() })
+	again := openMember(t, victim.cfg)
 	settled(t, again)
 	after := replicasOf(t, again, "n1")
 	for _, id := range after {
@@ -87,10 +79,7 @@ func TestDamagedLogIsReplaced(t *testing.T) {
 	cfg := victim.cfg
 	cfg.Logger = slog.New(heard)
 	for range 2 {
-		again, err = Open(ctx, cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
+		again = openMember(t, cfg)
 		settled(t, again)
 		if err := again.Close(); err != nil {
 			t.Fatal(err)

@@ -18,6 +18,9 @@ import (
 
 const (
 	auditEvery = time.Hour
+	// auditShare bounds audits that others' restarts ask for: one lasts at most this part of the
+	// time between two.
+	auditShare = 20
 	// auditBatch is how many files are looked at together: one view of their owner,
 	// one question to each node that may still upload some of them.
 	auditBatch = 1024
@@ -36,19 +39,43 @@ func (n *Node) newUpload() object.UploadID {
 	return u
 }
 
-// auditor audits after the start and now and then: an entry whose outcome was
-// not known may have left chunks since.
+// auditor audits after the start, when the process of another node has ended (its uploads are over
+// then), and now and then: an entry whose outcome was not known may have left chunks since.
 func (n *Node) auditor() {
 	tick := time.NewTicker(auditEvery)
 	defer tick.Stop()
 	for {
+		began := time.Now()
 		n.logged("orphan audit", n.audit(n.ctx))
+		rest := time.NewTimer(max(auditShare*time.Since(began), time.Second)) // who restarts for ever shall not keep disks busy
+		select {
+		case <-n.ctx.Done():
+			rest.Stop()
+			return
+		case <-rest.C:
+		}
 		select {
 		case <-n.ctx.Done():
 			return
+		case <-n.moves.audit:
 		case <-tick.C:
 		}
 	}
+}
+
+// uploadsOver reports whether, by a newer map, the process of another node has ended that
+// may have had uploads under way.
+func uploadsOver(self control.NodeID, old, s *control.State) bool {
+	if old == nil {
+		return false
+	}
+	for i := range old.Nodes {
+		was, is := &old.Nodes[i], s.Node(old.Nodes[i].ID)
+		if was.ID != self && was.Life != control.NodeRemoved && (is == nil || is.Incarnation != was.Incarnation || is.Life == control.NodeRemoved || is.Gone && !was.Gone) {
+			return true
+		}
+	}
+	return false
 }
 
 // audit looks at every chunk file of this node.

@@ -40,6 +40,8 @@ func (n *Node) background() {
 	n.goWork(n.rewriter)
 	n.goWork(n.feedEvents)
 	n.goWork(n.secretWatcher)
+	n.goWork(n.keepLeases)
+	n.goWork(n.breakDeadlocks)
 	n.goWork(func() { n.copies.Run(n.ctx) })
 	n.goWork(func() { n.pins.Run(n.ctx) })
 }

@@ -39,10 +39,10 @@ func (n *Node) mkBucket(ctx context.Context, name string, o BucketOptions, node 
 		return nil, err
 	}
 	var ino *object.Inode
+	rec := newInode(object.TypeDirectory, node)
+	rec.Parent, rec.Scheme = object.RootInode, o.Scheme
+	rec.Meta = map[string]string{metaOwner: o.Owner}
 	r, err := n.once(ctx, func(ctx context.Context) (r *namespace.Result, err error) {
-		rec := newInode(object.TypeDirectory, node)
-		rec.Parent, rec.Scheme = object.RootInode, o.Scheme
-		rec.Meta = map[string]string{metaOwner: o.Owner}
 		ino, err = n.makeDirNode(ctx, object.RootInode, name, rec, n.spread(), 0, true)
 		return nil, err
 	})
@@ -50,7 +50,7 @@ func (n *Node) mkBucket(ctx context.Context, name string, o BucketOptions, node 
 		return nil, object.Errorf(object.KindBucketExists, "the bucket %s exists", name)
 	}
 	if err == nil && ino == nil { // an earlier attempt's result
-		return n.lookupKept(ctx, r, object.RootInode, name)
+		return n.keptDir(ctx, r, rec)
 	}
 	return ino, err
 }

@@ -16,12 +16,17 @@ const (
 	methodRanges  uint16 = 0x64 // ranges.go: who leads a partition → what the node that asks has to hold, by ranges
 	methodHand    uint16 = 0x65 // lead.go: who leads a partition ← transfer: hand it on → who leads it now
 	methodLead    uint16 = 0x66 // lead.go: whom the leadership is handed to ← leadAsk → leadAnswer
+
+	methodLease      uint16 = 0x70 // leases.go: leaseAsk → leaseAnswer
+	methodLockWait   uint16 = 0x71 // locks.go: lockAsk → LockAnswer
+	methodLockQueues uint16 = 0x72 // deadlock.go: (anything) → []lockEdge
 )
 
 // Two methods of one number would not compile: of two handlers the later one would
 // answer for both.
 var _ = map[uint16]struct{}{
 	methodUploads: {}, methodEvents: {}, methodPeer: {}, methodFacts: {}, methodRanges: {}, methodHand: {}, methodLead: {},
+	methodLease: {}, methodLockWait: {}, methodLockQueues: {},
 	access.MethodPropose: {}, access.MethodIndex: {}, access.MethodView: {},
 	steward.MethodReport: {}, steward.MethodCreate: {}, steward.MethodJoin: {},
 	pins.MethodLease: {}, pins.MethodPins: {},
@@ -36,4 +41,7 @@ func (n *Node) serveCalls() {
 	n.net.HandleCall(methodRanges, n.serveRanges)
 	n.net.HandleCall(methodHand, n.serveHand)
 	n.net.HandleCall(methodLead, n.serveLead)
+	n.net.HandleCall(methodLease, n.serveLease)
+	n.net.HandleCall(methodLockWait, n.serveLockWait)
+	n.net.HandleCall(methodLockQueues, n.serveLockQueues)
 }

@@ -199,11 +199,11 @@ func (n *Node) settleIn(ctx context.Context) error {
 	}
 	for _, p := range n.parts {
 		r := p.here.Load()
-		if r == nil || len(r.group.Members()) > 1 {
+		if r == nil || len(r.group.Members()) != 1 { // none: it is joining, and waits for its leader
 			continue
 		}
 		n.waits(fmt.Sprintf("partition %d applies its log", p.id), nil)
-		if err := r.group.WaitReady(ctx); err != nil {
+		if err := r.group.WaitReady(ctx); err != nil && p.here.Load() == r { // else the cluster has taken it back meanwhile
 			return object.Errorf(object.KindUnavailable, "partition %d did not become ready: %w", p.id, err)
 		}
 	}
@@ -337,14 +337,19 @@ func (n *Node) propose0(ctx context.Context, c *control.Command) (*control.Resul
 	r, err := n.propose(ctx, object.Control, &namespace.Command{Control: data})
 	switch {
 	case err != nil:
-		if here := n.parts[object.Control].here.Load(); here != nil && here.group.Failure() != nil {
-			return nil, n.failed0(here.group.Failure())
-		}
-		return nil, err
+		return nil, n.whyNot0(err)
 	case r.Control == nil: // refused before it came to the control state
 		return nil, r.Err()
 	}
 	return r.Control, nil
+}
+
+// whyNot0 is the error of an entry for the control group, or why its replica here has failed.
+func (n *Node) whyNot0(err error) error {
+	if here := n.parts[object.Control].here.Load(); here != nil && here.group.Failure() != nil {
+		return n.failed0(here.group.Failure())
+	}
+	return err
 }
 
 // controlState is steward.Config.State.
@@ -421,6 +426,7 @@ func (n *Node) takeMap() {
 	n.alone.Store(len(s.Nodes) == 1)
 	n.adoptLayouts(n.state.Load(), s)
 	n.access.Update(s.Epoch, table)
+	n.setRates(s)
 	n.state.Store(s)
 	nudge(n.hub.news) // replicas may have come or gone
 }

@@ -2,7 +2,6 @@ package replication
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,44 +22,10 @@ import (
 // up and every partition with all its replicas.
 func nodesOf(t testing.TB, count, rf, partitions int) []*Node {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	var nodes []*Node
-	for i := range count {
-		cfg := testConfig(t)
-		cfg.NodeID, cfg.API, cfg.Peer, cfg.LeasePeriod = fmt.Sprintf("n%d", i+1), "127.0.0.1:1", freeAddress(t), 30*time.Second
+	nodes := members(t, count, func(_ int, cfg *Config) {
 		cfg.ReplicationFactor, cfg.Partitions, cfg.ChunkSize, cfg.BufferMemory = rf, partitions, 1<<20, 16<<20
-		if i > 0 {
-			cfg.Join = []string{nodes[0].cfg.Peer}
-		}
-		n, err := Open(ctx, cfg)
-		if err != nil {
-			t.Fatalf("node %d: %v", i+1, err)
-		}
-		t.Cleanup(func() { _ = n.Close() })
-		nodes = append(nodes, n)
-	}
-	patiently(t, "all replicas to be in force", func() bool {
-		s, err := nodes[0].Control(ctx)
-		if err != nil || len(s.Plannable()) != count {
-			return false
-		}
-		for i, p := range s.Partitions {
-			want, good := rf, 0
-			if i == 0 {
-				want = min(count, control.MaxVoters)
-			}
-			for _, r := range p.Replicas {
-				if r.State == control.InForce {
-					good++
-				}
-			}
-			if good != want {
-				return false
-			}
-		}
-		return true
 	})
+	inForce(t, nodes[0], min(count, control.MaxVoters), rf)
 	return nodes
 }
 

@@ -213,6 +213,8 @@ func (n *Node) dropBatch(ctx context.Context, owner object.PartitionID, ids []ob
 		}
 		if enough {
 			enough, err = n.dropOne(ctx, c, site.Since)
+		} else {
+			n.push(ctx, c)
 		}
 		if err != nil {
 			return true, err
@@ -220,6 +222,19 @@ func (n *Node) dropBatch(ctx context.Context, owner object.PartitionID, ids []ob
 		left = left || !enough
 	}
 	return left, nil
+}
+
+// push brings a chunk that moved away, and lacks its quorum where it belongs, there once more:
+// what is here may be the last good copy. Whether that did it, the next round finds out.
+func (n *Node) push(ctx context.Context, c namespace.ChunkRef) {
+	if err := n.moves.fetch.Wait(ctx, max(c.Length, 1)); err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, fetchBound)
+	defer cancel()
+	if err := n.copies.Push(ctx, asKept(c)); err != nil {
+		n.log.Debug("a chunk that moved away lacks its quorum, and could not be brought there; it stays here", "chunk", c.ID.String(), "err", err)
+	}
 }
 
 // dropOne drops a file, unless the map has changed since the holders were asked.

@@ -23,15 +23,9 @@ type crew struct {
 // newCrew is a crew with the bucket "box" and three replicas of everything.
 func newCrew(t *testing.T) *crew {
 	t.Helper()
-	c := &crew{t: t}
-	for i := range 3 {
-		cfg := memberConfig(t, fmt.Sprintf("n%d", i+1))
+	c := &crew{t: t, nodes: members(t, 3, func(_ int, cfg *Config) {
 		cfg.Partitions, cfg.LeasePeriod = 3, time.Second // reclaiming waits for two
-		if i > 0 {
-			cfg.Join = []string{c.nodes[0].cfg.Peer}
-		}
-		c.nodes = append(c.nodes, openMember(t, cfg))
-	}
+	})}
 	if _, err := c.nodes[0].CreateBucket(t.Context(), "box", "me"); err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +63,7 @@ func (c *crew) settle() {
 				return err
 			}
 		}
-		r, err := c.up()[0].Check(c.t.Context())
+		r, err := c.up()[0].checkWithin(c.t.Context(), whole)
 		if err == nil && r.Open > 0 {
 			err = fmt.Errorf("%d are open", r.Open)
 		}

@@ -188,8 +188,10 @@ func (op *crashOp) outcome(ctx context.Context, n *Node, tr crashTree, answer er
 // TestCrashAtEveryStep lets the coordinator vanish before each step of each
 // two-partition operation; whoever comes after must find, and leave, a sound tree.
 func TestCrashAtEveryStep(t *testing.T) {
+	t.Parallel()
 	for _, op := range append(crashOps(), copyOp()) {
 		t.Run(op.name, func(t *testing.T) {
+			t.Parallel()
 			for crashAt := 1; ; crashAt++ {
 				if !crashOnce(t, op, crashAt) {
 					if crashAt < 3 {

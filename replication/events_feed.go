@@ -258,8 +258,7 @@ func (f *feeder) assign() {
 	}
 }
 
-// choose picks the node that tells of a partition: as until now, who leads, or the first
-// that has a replica; "" where nobody can. mu is held.
+// choose picks the node that tells of a partition; "" where nobody can. mu is held.
 func (f *feeder) choose(s *control.State, p object.PartitionID) string {
 	var can []string
 	for _, r := range s.Replicas(p) {
@@ -270,7 +269,14 @@ func (f *feeder) choose(s *control.State, p object.PartitionID) string {
 		}
 	}
 	leader, _ := f.n.access.Leader(p)
-	for _, node := range []string{f.at[p], leader} {
+	return teller(can, leader, f.at[p])
+}
+
+// teller is who leads; where that is not known or cannot tell, who told until now; else the
+// first that can. Not who told until now before all: a replica that is cut off from its leader
+// answers, and has no news.
+func teller(can []string, leader, until string) string {
+	for _, node := range []string{leader, until} {
 		if slices.Contains(can, node) {
 			return node
 		}

@@ -201,3 +201,17 @@ func FuzzFeed(f *testing.F) {
 		}
 	})
 }
+
+// Who told until now may be cut off from its leader, and then has no news: who leads is asked as
+// soon as that is known.
+func TestEventsComeFromTheLeader(t *testing.T) {
+	can := []string{"a", "b", "c"}
+	for _, c := range []struct {
+		can                 []string
+		leader, until, want string
+	}{{can, "c", "b", "c"}, {can, "", "b", "b"}, {can, "shunned", "b", "b"}, {can, "", "", "a"}, {can, "", "shunned", "a"}, {nil, "c", "b", ""}} {
+		if got := teller(c.can, c.leader, c.until); got != c.want {
+			t.Errorf("of %v, where %q leads and %q told: %q, want %q", c.can, c.leader, c.until, got, c.want)
+		}
+	}
+}

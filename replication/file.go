@@ -63,12 +63,15 @@ func alive(ino *object.Inode, err error) (*object.Inode, error) {
 	return ino, err
 }
 
-// lookupKept is the inode that an earlier attempt of the same token made.
-func (n *Node) lookupKept(ctx context.Context, r *namespace.Result, dir object.InodeID, name string) (*object.Inode, error) {
-	if r != nil && r.Inode != nil {
-		return r.Inode, nil
+// keptDir is the directory that an earlier attempt of the same token made, wherever it is by
+// now. One that was removed since is told as it was asked for: the mkdir succeeded.
+func (n *Node) keptDir(ctx context.Context, r *namespace.Result, asked object.Inode) (*object.Inode, error) {
+	ino, err := n.GetAttr(ctx, r.Made)
+	if object.IsKind(err, object.KindStale) {
+		asked.ID = r.Made
+		return &asked, nil
 	}
-	return n.Lookup(ctx, dir, name)
+	return ino, err
 }
 
 // Resolve walks a path of a bucket ("" is its root) to its inode, following no symlink.
@@ -275,9 +278,10 @@ func (n *Node) mkdir(ctx context.Context, dir object.InodeID, name string, node 
 		return ino, err
 	}
 	var ino *object.Inode
+	rec := newInode(object.TypeDirectory, node)
+	rec.Parent = dir
 	r, err := n.once(ctx, func(ctx context.Context) (_ *namespace.Result, err error) {
-		rec := newInode(object.TypeDirectory, node)
-		rec.Parent = dir
+		rec := rec // what it inherits is looked at anew at each try
 		if err := n.inheritMode(ctx, &rec, dir, node.Umasked); err != nil {
 			return nil, err
 		}
@@ -285,7 +289,7 @@ func (n *Node) mkdir(ctx context.Context, dir object.InodeID, name string, node 
 		return nil, err
 	})
 	if err == nil && ino == nil {
-		return n.lookupKept(ctx, r, dir, name)
+		return n.keptDir(ctx, r, rec)
 	}
 	return ino, err
 }

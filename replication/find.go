@@ -87,7 +87,11 @@ func (n *Node) OpenObject(ctx context.Context, bucket, key string) (r *Reader, e
 		case s.file.Whole:
 			r = &Reader{n: n, part: n.parts[s.ino.Partition()], inode: s.file.Inode, inline: s.file.Inline}
 		default:
-			r, err = n.openNamed(ctx, s.ino, &before)
+			if r, err = n.openNamed(ctx, s.ino, &before); err == nil {
+				if err = n.stillNamed(ctx, bucket, key, &s, r.inode); err != nil {
+					r.Close()
+				}
+			}
 		}
 		if err == nil && r.inode.Implicit {
 			r.Close()
@@ -101,8 +105,37 @@ func (n *Node) OpenObject(ctx context.Context, bucket, key string) (r *Reader, e
 	return r, nil
 }
 
+// stillNamed is nil where a record, of a second look at what was found under a key, is one
+// that the key led to: the first look saw it so, or the key leads there after the second, too.
+// Else it is an errAgain: the file may have been given another name meanwhile, and then been
+// changed under that one, which the key never showed. (A file that came back under its first
+// name is taken for one that never left.)
+func (n *Node) stillNamed(ctx context.Context, bucket, key string, s *sight, rec *object.Inode) error {
+	if s.file.Inode != nil && s.file.Inode.Change == rec.Change {
+		return nil
+	}
+	now, err := n.find(ctx, bucket, key, wantName)
+	switch {
+	case object.IsKind(err, object.KindNotFound):
+		return again{err}
+	case err != nil:
+		return err
+	case now.ino != s.ino:
+		return again{object.Errorf(object.KindConflict, "the object was replaced meanwhile")}
+	}
+	return nil
+}
+
+// betweenLooks is where a test does something between two looks at an object.
+func (n *Node) betweenLooks() {
+	if f := n.between.Load(); f != nil {
+		(*f)()
+	}
+}
+
 // openNamed opens an inode that was found under a name a moment ago.
 func (n *Node) openNamed(ctx context.Context, ino object.InodeID, before *gone) (*Reader, error) {
+	n.betweenLooks()
 	r, err := n.OpenInode(ctx, ino)
 	switch {
 	case object.IsKind(err, object.KindStale):
@@ -144,7 +177,10 @@ func (n *Node) stat(ctx context.Context, bucket, key string) (rec *object.Inode,
 			return err
 		}
 		if rec = s.file.Inode; rec == nil {
-			rec, err = n.GetAttr(ctx, s.ino)
+			n.betweenLooks()
+			if rec, err = n.GetAttr(ctx, s.ino); err == nil {
+				err = n.stillNamed(ctx, bucket, key, &s, rec)
+			}
 		}
 		if object.IsKind(err, object.KindStale) {
 			return before.again(s.ino, err)

@@ -144,3 +144,87 @@ func TestSmallFilesByTheirNames(t *testing.T) {
 	mustPut(t, n, "f", nil)
 	is("f", "", 1)
 }
+
+// TestNameShowsOnlyItsOwn: between the look that finds an object under its key and the one
+// that opens it, the object gets another name and is changed under that. A reader of the
+// key must not see the change: no object of that key ever had it.
+func TestNameShowsOnlyItsOwn(t *testing.T) {
+	n, ctx := newNode(t)
+	old, changed := bytes.Repeat([]byte("o"), object.MaxInline+1), bytes.Repeat([]byte("c"), object.MaxInline+1)
+	write := func(id object.InodeID) {
+		t.Helper()
+		if _, _, err := n.Write(ctx, id, 0, bytes.NewReader(changed), WriteOptions{Size: int64(len(changed))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, at := range []struct {
+		name string
+		put  func(dir string) (key string, id object.InodeID)
+	}{
+		{"in its directory's partition", func(dir string) (string, object.InodeID) {
+			return dir + "/k", mustPut(t, n, dir+"/k", old).Inode.ID
+		}},
+		{"in another partition", func(dir string) (string, object.InodeID) {
+			for i := 0; ; i++ { // where a directory comes to is drawn
+				from, key := fmt.Sprintf("%s/from%d/k", dir, i), fmt.Sprintf("%s/to%d/k", dir, i)
+				id := mustPut(t, n, from, old).Inode.ID
+				if err := n.RenameObject(ctx, "box", from, "box", key, RenameFlags{}); err != nil {
+					t.Fatal(err)
+				}
+				if mkdirs(t, n, dir, fmt.Sprint("to", i)).Partition() != id.Partition() {
+					return key, id
+				}
+			}
+		}},
+	} {
+		for what, look := range map[string]func(key string) error{
+			"open": func(key string) error {
+				r, err := n.OpenObject(ctx, "box", key)
+				if err == nil {
+					if b := readAll(t, r); !bytes.Equal(b, old) && !bytes.Equal(b, changed) {
+						t.Error("torn")
+					}
+					r.Close()
+				}
+				return err
+			},
+			"stat": func(key string) error {
+				_, err := n.Stat(ctx, "box", key)
+				return err
+			},
+		} {
+			t.Run(what+" "+at.name, func(t *testing.T) {
+				key, id := at.put(strings.ReplaceAll(t.Name(), "/", "-"))
+				calls := 0
+				once := func(f func()) {
+					do := func() {
+						n.between.Store(nil)
+						calls++
+						f()
+					}
+					n.between.Store(&do)
+				}
+				// Only changed: it is shown.
+				once(func() { write(id) })
+				if err := look(key); err != nil {
+					t.Errorf("an object that was written meanwhile: %v", err)
+				}
+				once(func() {
+					if err := n.RenameObject(ctx, "box", key, "box", key+"2", RenameFlags{}); err != nil {
+						t.Error(err)
+					}
+					write(id)
+				})
+				err := look(key)
+				n.between.Store(nil)
+				if calls == 0 && what == "stat" {
+					return // one look: nothing can come between
+				}
+				if calls != 2 || !object.IsKind(err, object.KindNotFound) {
+					t.Errorf("after %d changes between two looks: %v", calls, err)
+				}
+			})
+		}
+	}
+	checkAtRest(t, n)
+}

@@ -9,7 +9,9 @@ import (
 
 // List returns a page of keys in byte order. It walks directories depth first
 // in dentry order, which is key order, and holds a page at a time: memory does
-// not grow with the bucket. It is linearizable page by page.
+// not grow with the bucket. What a page of up to DefaultListLimit keys shows of one directory is of one moment after
+// the call began; directories are read one after the other, so that a name that a
+// rename takes from one that is still ahead to one that is behind is on neither side.
 func (n *Node) List(ctx context.Context, bucket string, o ListOptions) (ListPage, error) {
 	b, err := n.Bucket(ctx, bucket)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/skshohagmiah/bucketdb/replication/control"
+	"github.com/skshohagmiah/bucketdb/replication/namespace"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
@@ -15,14 +16,21 @@ type Settings = control.Settings
 const maxWeight = 1_000_000
 
 // steer has the control group carry out a command of a person, through whoever leads
-// it. Each such command may be repeated, so an unknown outcome is mended by a repeat.
+// it, once: under the client's token, or one of this call's own. An entry of unknown outcome
+// is proposed again, and a late copy of it must not bring back what was taken back since.
 func (n *Node) steer(ctx context.Context, op string, c *control.Command) error {
-	r, err := n.propose0(ctx, c)
-	if err == nil {
-		err = r.Err()
-	}
+	data, err := c.Encode()
 	if err != nil {
 		return object.WithOp(err, op, "", "")
+	}
+	if token(ctx) == nil {
+		ctx = WithToken(ctx, Token{Session: newUploadID(), Seq: 1})
+	}
+	_, err = n.once(ctx, func(ctx context.Context) (*namespace.Result, error) {
+		return n.do(ctx, object.Control, &namespace.Command{Token: token(ctx), Control: data})
+	})
+	if err != nil {
+		return object.WithOp(n.whyNot0(err), op, "", "")
 	}
 	n.mapChanged()
 	return nil
@@ -98,6 +106,9 @@ func (n *Node) Configure(ctx context.Context, change func(*Settings)) (Settings,
 		old, err := n.Settings(ctx)
 		if err != nil {
 			return Settings{}, err
+		}
+		if try == 1 { // what the first entry came to is kept under the client's token
+			ctx = withoutToken(ctx)
 		}
 		now := old
 		change(&now)

@@ -2,6 +2,7 @@ package replication
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -72,6 +73,48 @@ func TestSteerAlone(t *testing.T) {
 	o = viewed(t, n, "the plan for that", func(o *Overview) bool { return o.Progress.Planned })
 	if me := nodeIn(o, n.cfg.NodeID); me.Weight != 7 || me.Zone != "cellar" {
 		t.Errorf("%+v", me)
+	}
+}
+
+// TestRates: rates that are set hold at every node without a restart, and after one; 0 gives
+// each node its own back.
+func TestRates(t *testing.T) {
+	first := joinNode(t, nil, "n1")
+	cfg := memberConfig(t, "n2")
+	cfg.Join, cfg.RepairRate = []string{first.cfg.Peer}, 3<<20
+	second := openMember(t, cfg)
+	hold := func(n *Node, repair, rewrite int64) {
+		t.Helper()
+		eventually(t, "the rates at "+n.cfg.NodeID, func() error {
+			m := &n.moves
+			if m.fetch.Rate() != repair || m.mend.Rate() != repair || m.read.Rate() != readFactor*repair || m.scrub.Rate() != repair/scrubShare || m.rewrite.Rate() != rewrite {
+				return fmt.Errorf("fetch %d, mend %d, read %d, scrub %d, rewrite %d; want %d and %d", m.fetch.Rate(), m.mend.Rate(), m.read.Rate(), m.scrub.Rate(), m.rewrite.Rate(), repair, rewrite)
+			}
+			return nil
+		})
+	}
+	hold(first, DefaultRepairRate, rewriteRate)
+	hold(second, 3<<20, rewriteRate)
+	set := func(repair, rewrite int64) {
+		t.Helper()
+		if _, err := first.Configure(t.Context(), func(s *Settings) { s.RepairRate, s.RewriteRate = repair, rewrite }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(8<<20, 5<<20)
+	hold(first, 8<<20, 5<<20)
+	hold(second, 8<<20, 5<<20)
+	if err := second.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Join = nil
+	second = openMember(t, cfg)
+	hold(second, 8<<20, 5<<20)
+	set(0, 0)
+	hold(first, DefaultRepairRate, rewriteRate)
+	hold(second, 3<<20, rewriteRate)
+	if _, err := first.Configure(t.Context(), func(s *Settings) { s.RepairRate = 1 }); !object.IsKind(err, object.KindInvalid) {
+		t.Fatal(err)
 	}
 }
 

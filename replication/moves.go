@@ -1,7 +1,6 @@
 package replication
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -34,8 +33,12 @@ const (
 	ownerBatch = 256
 	// readFactor is how much faster what is here may be read through than others fetched.
 	readFactor = 4
-	// copyRounds is how often one try lists anew.
+	// copyRounds is how often one try lists a page anew.
 	copyRounds = 3
+	// pageChunks bounds the ids that a mover has in memory at a time, of all old holders
+	// together; each takes 200 bytes or so. pageLeast is what one holder lists at least.
+	pageChunks = 1 << 16
+	pageLeast  = 256
 )
 
 // moves is a node's part in moving and mending chunks. Safe for concurrent use.
@@ -44,6 +47,8 @@ type moves struct {
 	mend  *copies.Pacer // of what comes because it is missing
 	read  *copies.Pacer // of what is read here
 	scrub *copies.Pacer // of what is read here though nobody asks for it
+
+	rewrite *copies.Pacer // of what is rewritten because its bucket's scheme has changed
 
 	epoch atomic.Uint64 // of the map whose layouts are adopted
 
@@ -55,16 +60,33 @@ type moves struct {
 	mu       sync.Mutex // guards verified; a leaf
 	verified map[control.GroupKey]bool
 
+	page    int           // pageChunks, but in tests
+	pages   atomic.Int64  // lists of pages so far
+	most    atomic.Int64  // the ids in the largest of them
 	compare chan struct{} // a token: this node may lack chunks
 	drop    chan struct{} // a token: this node may have chunks that belong elsewhere
+	audit   chan struct{} // a token: uploads are over that may have left chunks here
 	counts  chunkCounts
 }
 
-func (m *moves) open(rate int64) {
+func (m *moves) open(rate, rewrite int64, page int) {
 	m.fetch, m.mend, m.read = copies.NewPacer(rate), copies.NewPacer(rate), copies.NewPacer(readFactor*rate)
 	m.scrub = copies.NewPacer(rate / scrubShare)
-	m.verified = map[control.GroupKey]bool{}
-	m.compare, m.drop = make(chan struct{}, 1), make(chan struct{}, 1)
+	m.rewrite = copies.NewPacer(rewrite)
+	m.verified, m.page = map[control.GroupKey]bool{}, cmp.Or(page, pageChunks)
+	m.compare, m.drop, m.audit = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
+}
+
+// setRates takes the rates that the cluster's settings say, or else this node's own.
+func (n *Node) setRates(s *control.State) {
+	rate := cmp.Or(s.Settings.RepairRate, n.cfg.RepairRate)
+	m := &n.moves
+	m.fetch.SetRate(rate)
+	m.mend.SetRate(rate)
+	m.read.SetRate(readFactor * rate)
+	m.scrub.SetRate(rate / scrubShare)
+	n.copies.SetRepairRate(rate)
+	m.rewrite.SetRate(cmp.Or(s.Settings.RewriteRate, n.cfg.rewriteRate))
 }
 
 // list is steward.Config.Verified.
@@ -138,6 +160,9 @@ func (n *Node) adoptLayouts(old, s *control.State) {
 		poke(n.moves.drop)
 	}
 	self := control.NodeID(n.cfg.NodeID)
+	if uploadsOver(self, old, s) {
+		poke(n.moves.audit)
+	}
 	if old != nil && old.Node(self) != nil && s.Node(self) != nil && old.Node(self).Gone && !s.Node(self).Gone {
 		poke(n.moves.compare)
 	}
@@ -164,7 +189,10 @@ func holds(g placement.Group, id placement.NodeID) bool {
 // taking is a group that this node gets complete.
 type taking struct {
 	steward.CopyMove
-	from    []control.NodeID        // the old holders
+	from []control.NodeID // the old holders
+	open int              // chunks of the pages so far that could not be settled
+
+	// Of the page that is being worked on:
 	settled map[object.ChunkID]bool // verified here, or not to be had here
 	fresh   map[object.ChunkID]bool // of the last lists, not settled yet
 	said    int                     // old holders that gave their list in this round
@@ -187,7 +215,7 @@ func (n *Node) copyGroups(ctx context.Context, list []steward.CopyMove) error {
 		if byWidth[k.Width] == nil {
 			byWidth[k.Width] = map[int]*taking{}
 		}
-		byWidth[k.Width][k.Group] = &taking{CopyMove: m, from: g.Holders, settled: map[object.ChunkID]bool{}}
+		byWidth[k.Width][k.Group] = &taking{CopyMove: m, from: g.Holders}
 	}
 	var errs []error
 	for width, todo := range byWidth {
@@ -196,31 +224,24 @@ func (n *Node) copyGroups(ctx context.Context, list []steward.CopyMove) error {
 	return errors.Join(errs...)
 }
 
-// copyWidth lists and fetches until the lists have nothing new. KindUnavailable: some
-// groups wait, for nodes that do not answer or for chunks that are still being written.
+// copyWidth takes the groups over a page of chunks at a time, in the order of their ids.
+// KindUnavailable: some groups wait, for nodes that do not answer or for chunks that are
+// still being written.
 func (n *Node) copyWidth(ctx context.Context, l *placement.Layout, todo map[int]*taking) error {
 	var errs []error
-	for range copyRounds {
-		errs = append(errs, n.listOld(ctx, len(l.Groups), todo))
-		for i, t := range todo {
-			if len(t.fresh) == 0 {
-				n.moves.done(t.Group)
-				delete(todo, i)
-			}
+	for p := (page{}); len(todo) > 0; p = (page{after: p.end}) {
+		err, fatal := n.copyPage(ctx, l, todo, &p)
+		if errs = append(errs, err); fatal {
+			return errors.Join(errs...)
 		}
-		if len(todo) == 0 || ctx.Err() != nil {
+		if p.last {
 			break
-		}
-		if err := n.settleLists(ctx, l.Width, todo); err != nil {
-			return errors.Join(append(errs, err)...)
 		}
 	}
 	open := 0
 	for _, t := range todo {
-		for id := range t.fresh {
-			if !t.settled[id] {
-				open++
-			}
+		if open += t.open; t.open == 0 {
+			n.moves.done(t.Group)
 		}
 	}
 	if open > 0 {
@@ -229,8 +250,55 @@ func (n *Node) copyWidth(ctx context.Context, l *placement.Layout, todo map[int]
 	return errors.Join(errs...)
 }
 
-// listOld asks the old holders what they have. Groups of which too few say it leave todo.
-func (n *Node) listOld(ctx context.Context, of int, todo map[int]*taking) error {
+// page is a range of chunk ids: those behind after, up to end.
+type page struct {
+	after, end object.ChunkID
+	last       bool // there is no end
+}
+
+// has reports whether an id that lies behind after is of the page.
+func (p *page) has(id object.ChunkID) bool { return p.last || id.Compare(p.end) <= 0 }
+
+// copyPage lists and fetches until the lists of one page have nothing new, and sets its
+// end. Groups that cannot be listed leave todo. fatal: nothing can be taken over now.
+func (n *Node) copyPage(ctx context.Context, l *placement.Layout, todo map[int]*taking, p *page) (err error, fatal bool) {
+	p.last = true
+	for _, t := range todo {
+		t.settled = map[object.ChunkID]bool{}
+	}
+	var errs []error
+	for range copyRounds {
+		errs = append(errs, n.listOld(ctx, len(l.Groups), todo, p))
+		fresh := 0
+		for _, t := range todo {
+			fresh += len(t.fresh)
+		}
+		if fresh == 0 || ctx.Err() != nil {
+			break
+		}
+		silent, err := n.settleLists(ctx, l.Width, todo)
+		if errs = append(errs, silent, err); err != nil {
+			return errors.Join(errs...), true
+		}
+		if silent != nil {
+			break // asking again at once gets no other answer
+		}
+	}
+	for _, t := range todo {
+		for id := range t.fresh {
+			if p.has(id) && !t.settled[id] {
+				t.open++
+			}
+		}
+		t.settled, t.fresh = nil, nil
+	}
+	return errors.Join(append(errs, ctx.Err())...), ctx.Err() != nil
+}
+
+// listOld asks the old holders what they have of a page, at most n.moves.page chunks, and
+// has the page end where the first of them could not list on. Groups of which too few say
+// it leave todo.
+func (n *Node) listOld(ctx context.Context, of int, todo map[int]*taking, p *page) error {
 	groups, since := map[control.NodeID][]int{}, uint64(0)
 	for i, t := range todo {
 		since = max(since, t.Group.Since)
@@ -241,13 +309,16 @@ func (n *Node) listOld(ctx context.Context, of int, todo map[int]*taking) error 
 			}
 		}
 	}
-	var mu sync.Mutex // guards what todo points to, and errs
+	most := max(n.moves.page/max(len(groups), 1), min(pageLeast, n.moves.page))
+	var mu sync.Mutex // guards what todo points to, the page's end, lists and errs
+	var lists [][]object.ChunkID
 	var errs []error
 	var all sync.WaitGroup
 	for node, list := range groups {
 		all.Go(func() {
 			var ids []object.ChunkID
-			err := n.copies.List(ctx, string(node), copies.Selection{Of: of, Groups: list, Since: since}, func(id object.ChunkID) error {
+			sel := copies.Selection{Of: of, Groups: list, Since: since, After: p.after, Max: most}
+			err := n.copies.List(ctx, string(node), sel, func(id object.ChunkID) error {
 				ids = append(ids, id)
 				return nil
 			})
@@ -260,14 +331,24 @@ func (n *Node) listOld(ctx context.Context, of int, todo map[int]*taking) error 
 			for _, i := range list {
 				todo[i].said++
 			}
-			for _, id := range ids {
-				if t := todo[int(placement.Hash(id)%uint64(of))]; !t.settled[id] {
-					t.fresh[id] = true
-				}
+			lists = append(lists, ids)
+			if len(ids) == most && p.has(ids[most-1]) {
+				p.end, p.last = ids[most-1], false
 			}
 		})
 	}
 	all.Wait()
+	total := 0
+	for _, ids := range lists {
+		total += len(ids)
+		for _, id := range ids {
+			if t := todo[int(placement.Hash(id)%uint64(of))]; p.has(id) && !t.settled[id] {
+				t.fresh[id] = true
+			}
+		}
+	}
+	n.moves.pages.Add(1)
+	n.moves.most.Store(max(n.moves.most.Load(), int64(total))) // movers come here one after the other
 	few := false
 	for i, t := range todo {
 		if t.said < t.Lists {
@@ -281,8 +362,9 @@ func (n *Node) listOld(ctx context.Context, of int, todo map[int]*taking) error 
 	return errors.Join(errs...)
 }
 
-// settleLists fetches and verifies what the lists have.
-func (n *Node) settleLists(ctx context.Context, width int, todo map[int]*taking) error {
+// settleLists fetches and verifies what the lists have. silent: owners that did not answer;
+// what is theirs waits, and nothing else.
+func (n *Node) settleLists(ctx context.Context, width int, todo map[int]*taking) (silent, fatal error) {
 	var mu sync.Mutex // guards the takings' settled
 	byOwner := map[object.PartitionID][]object.ChunkID{}
 	of := map[object.ChunkID]*taking{}
@@ -292,16 +374,16 @@ func (n *Node) settleLists(ctx context.Context, width int, todo map[int]*taking)
 			of[id] = t
 		}
 	}
-	var silent []error // owners that did not answer: what is theirs waits, and nothing else
+	var errs []error
 	for owner, ids := range byOwner {
-		slices.SortFunc(ids, compareIDs)
+		slices.SortFunc(ids, object.ChunkID.Compare)
 		for some := range slices.Chunk(ids, ownerBatch) {
 			refs, settled, err := n.lookUp(ctx, owner, some)
 			if err == nil {
 				settled, err = n.refuseOrphans(ctx, owner, some, refs, settled)
 			}
 			if err != nil {
-				silent = append(silent, err)
+				errs = append(errs, err)
 				break
 			}
 			g, gctx := errgroup.WithContext(ctx)
@@ -326,16 +408,11 @@ func (n *Node) settleLists(ctx context.Context, width int, todo map[int]*taking)
 				of[id].settled[id] = true
 			}
 			if err != nil {
-				return err
+				return errors.Join(errs...), err
 			}
 		}
 	}
-	return errors.Join(silent...)
-}
-
-// compareIDs orders the chunks of one owner.
-func compareIDs(a, b object.ChunkID) int {
-	return cmp.Or(bytes.Compare(a.Upload[:], b.Upload[:]), cmp.Compare(a.Ordinal, b.Ordinal))
+	return errors.Join(errs...), nil
 }
 
 // lookUp asks an owner about chunks. refs are those that are live, gone those that are

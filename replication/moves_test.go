@@ -23,9 +23,6 @@ import (
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
-// testGroups are the chunk groups of a cluster in tests: enough for every node to get some.
-const testGroups = 16
-
 // eventually is waitFor for what takes a cluster some rounds; it shows what it waits for.
 func eventually(t testing.TB, what string, ok func() error) {
 	t.Helper()
@@ -156,35 +153,6 @@ func (o objects) check(t testing.TB, n *Node) {
 	}
 }
 
-// joinNode opens another node of a cluster; id is its name.
-func joinNode(t testing.TB, first *Node, id string) *Node {
-	t.Helper()
-	cfg := memberConfig(t, id)
-	if first != nil {
-		cfg.Join = []string{first.cfg.Peer}
-	}
-	return openMember(t, cfg)
-}
-
-func memberConfig(t testing.TB, id string) Config {
-	t.Helper()
-	cfg := testConfig(t)
-	cfg.NodeID, cfg.API, cfg.Peer, cfg.LeasePeriod, cfg.groups = id, "127.0.0.1:1", freeAddress(t), 30*time.Second, testGroups
-	return cfg
-}
-
-func openMember(t testing.TB, cfg Config) *Node {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	n, err := Open(ctx, cfg)
-	if err != nil {
-		t.Fatalf("node %s: %v", cfg.NodeID, err)
-	}
-	t.Cleanup(func() { _ = n.Close() })
-	return n
-}
-
 // TestChunksMove: what a node wrote alone, and what is written while others join, ends at
 // all three holders; then any one of them may be lost.
 func TestChunksMove(t *testing.T) {
@@ -249,12 +217,12 @@ func trioOf(t *testing.T, objects objects, count int) []*Node {
 // and who holds a chunk no more drops it.
 func TestFourthNode(t *testing.T) {
 	wrote := objects{}
-	nodes := trioOf(t, wrote, need.Size(40, 400))
-	before := fetched(nodes)
+	trio := trioOf(t, wrote, need.Size(40, 400))
+	before := fetched(trio)
 	ctx, stop := context.WithCancel(t.Context())
 	load, lctx := errgroup.WithContext(ctx)
-	added := make([]objects, len(nodes))
-	for w, n := range nodes {
+	added := make([]objects, len(trio))
+	for w, n := range trio {
 		added[w] = objects{}
 		load.Go(func() error {
 			for i := 0; ctx.Err() == nil; i++ {
@@ -266,15 +234,15 @@ func TestFourthNode(t *testing.T) {
 					return fmt.Errorf("put %s: %w", key, err)
 				}
 				added[w][key] = b
-				if err := readBack(lctx, nodes[(w+1)%3], key, b); err != nil && ctx.Err() == nil {
+				if err := readBack(lctx, trio[(w+1)%3], key, b); err != nil && ctx.Err() == nil {
 					return fmt.Errorf("get %s: %w", key, err)
 				}
 			}
 			return nil
 		})
 	}
-	fourth := joinNode(t, nodes[0], "n4")
-	nodes = append(nodes, fourth)
+	fourth := joinNode(t, trio[0], "n4")
+	nodes := append(slices.Clone(trio), fourth) // the load reads the other
 	placed(t, nodes[0], 3, nodes...)
 	stop()
 	if err := load.Wait(); err != nil {
@@ -363,6 +331,37 @@ func checkDrop(t *testing.T, nodes []*Node, c namespace.ChunkRef) {
 		return nil
 	})
 	eventually(t, "the damaged copy whole again", func() error { return missingAt([]namespace.ChunkRef{c}, out.places, nodes) })
+	checkPush(t, in, out, c, data)
+}
+
+// checkPush: the last good copy of a chunk is at a node that holds it no longer, and comes back
+// to those that do before it goes there.
+func checkPush(t *testing.T, in []*Node, out *Node, c namespace.ChunkRef, data []byte) {
+	t.Helper()
+	if _, err := out.chunks.Put(t.Context(), c.ID, data); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range in {
+		if err := n.chunks.Delete(t.Context(), c.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the drop, after the chunk was brought to its holders", func() error {
+		left, err := out.dropMoved(t.Context())
+		if ok, _ := out.chunks.Has(c.ID); ok || left || err != nil {
+			return fmt.Errorf("there %v, left %v: %v", ok, left, err)
+		}
+		return nil
+	})
+	good := 0
+	for _, n := range in {
+		if got, err := n.chunks.ReadAll(t.Context(), c.ID, [32]byte(c.SHA256)); err == nil && bytes.Equal(got, data) {
+			good++
+		}
+	}
+	if good < 2 {
+		t.Errorf("%d of %d holders have it", good, len(in))
+	}
 }
 
 // settledOn waits until every partition is where the plan has it.
@@ -578,6 +577,34 @@ func TestMoverStopped(t *testing.T) {
 		t.Fatalf("%d bytes came after the stop, of %d in all: it began anew", again, all)
 	}
 	wrote.check(t, second)
+}
+
+// TestMoverMemory: a mover has a page of ids in memory at a time, however many chunks move,
+// and what it takes over that way is all there is.
+func TestMoverMemory(t *testing.T) {
+	wrote := objects{}
+	first := joinNode(t, nil, "n1")
+	if _, err := first.CreateBucket(t.Context(), "box", "me"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 60 {
+		wrote.put(t, first, fmt.Sprintf("d%d/%d", i%7, i), 150_000)
+	}
+	list := liveChunks(t, first)
+	const page = 8
+	cfg := memberConfig(t, "n2")
+	cfg.Join, cfg.movePage = []string{first.cfg.Peer}, page
+	second := openMember(t, cfg)
+	nodes := []*Node{first, second}
+	placed(t, first, 2, nodes...)
+	if err := missingAt(list, first.places, nodes); err != nil {
+		t.Fatal(err) // the move had ended
+	}
+	wrote.check(t, second)
+	most, pages := second.moves.most.Load(), second.moves.pages.Load()
+	if most == 0 || most > page || pages < int64(len(list)/page) {
+		t.Fatalf("%d chunks moved in %d pages, up to %d at a time; pages have %d", len(list), pages, most, page)
+	}
 }
 
 // TestUploadAcrossMove: a chunk of an upload that is under way while its group moves is

@@ -68,7 +68,7 @@ type Config struct {
 	// below which nothing is taken that grows; deleting goes on. Negative: none.
 	MetadataReserve int64
 	// RepairRate bounds, in bytes a second, what this node fetches to mend chunks, and as
-	// much again to take over those that move to it.
+	// much again to take over those that move to it, unless the cluster's settings do.
 	RepairRate int64
 	// Waiting is told what Open waits for, in words for people, whenever that changes; it must not
 	// block, and may be called from several goroutines. nil: nobody asks.
@@ -79,6 +79,7 @@ type Config struct {
 	// walSegment is the length of a log segment; in tests, to have many. memTable is
 	// the size of the metadata's memtables: large ones take the race detector long.
 	walSegment, memTable int64
+	movePage             int // pageChunks; in tests, to have many pages
 	// rewriteRate bounds the rewriting of data whose bucket's scheme changed, in bytes a second.
 	rewriteRate int64
 	// clock, in tests, is this node's, which may be wrong.
@@ -199,11 +200,16 @@ type Node struct {
 	step atomic.Pointer[func(object.PartitionID) error]
 	// sender, in tests, takes the place of access.Propose: answers are lost there.
 	sender  atomic.Pointer[func(ctx context.Context, id object.PartitionID, entry []byte) (*namespace.Result, error)]
-	full    atomic.Bool // the metadata's disk is down to its reserve
-	peers   peers       // what the other nodes say of themselves
+	between atomic.Pointer[func()] // see betweenLooks
+	full    atomic.Bool            // the metadata's disk is down to its reserve
+	peers   peers                  // what the other nodes say of themselves
 	seen    seenTxs
-	closing atomic.Bool
-	ready   atomic.Bool
+	leases  leases
+	waiters *lockQueues // of locks on inodes
+	// lockPolls holds a token for each question about a lock that waits at another node.
+	lockPolls chan struct{}
+	closing   atomic.Bool
+	ready     atomic.Bool
 }
 
 // Open starts a node on its directories, making what is missing, and returns
@@ -219,7 +225,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	n.rename, n.compacting = make(chan struct{}, 1), make(chan struct{}, compactors)
 	n.damaged = make(chan object.ChunkID, maxDamaged)
 	n.suspect = make(chan struct{}, 1)
-	n.moves.open(cfg.RepairRate)
+	n.moves.open(cfg.RepairRate, cfg.rewriteRate, cfg.movePage)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -322,6 +328,7 @@ func (n *Node) openStores() (err error) {
 // openMemory makes what the node remembers while it runs.
 func (n *Node) openMemory() error {
 	n.hub = newHub()
+	n.waiters, n.lockPolls = newLockQueues(n), make(chan struct{}, maxLockPolls)
 	n.bufs = newBuffers(n.cfg.BufferMemory, n.cfg.ChunkSize)
 	n.live.done = map[namespace.TxID]chan struct{}{}
 	n.active.uploads = map[object.UploadID]bool{}

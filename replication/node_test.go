@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math/rand"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/skshohagmiah/bucketdb/storage/object"
+	"github.com/skshohagmiah/bucketdb/storage/vfs"
 )
 
 func testConfig(t testing.TB) Config {
@@ -25,8 +27,34 @@ func testConfig(t testing.TB) Config {
 		ChunkSize:    64 << 10,
 		LeasePeriod:  50 * time.Millisecond,
 		memTable:     16 << 20,
+		groups:       testGroups,
+		FS:           unsynced{vfs.OS()},
 		Logger:       slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: level})),
 	}
+}
+
+// unsynced is the disk of a test that neither cuts the power nor has a call fail: what a
+// process left is there for the next one, and nobody waits for the disk.
+type unsynced struct{ vfs.FS }
+
+func (u unsynced) OpenFile(op vfs.Op, name string, flag int, perm fs.FileMode) (vfs.File, error) {
+	f, err := u.FS.OpenFile(op, name, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return unsyncedFile{f}, nil
+}
+
+func (u unsynced) SyncDir(op vfs.Op, name string) error {
+	_, err := u.Stat(op, name)
+	return err
+}
+
+type unsyncedFile struct{ vfs.File }
+
+func (f unsyncedFile) Sync(vfs.Op) error {
+	_, err := f.Stat()
+	return err
 }
 
 type testWriter struct{ t testing.TB }

@@ -329,7 +329,7 @@ func (n *Node) makeDirNode(ctx context.Context, dir object.InodeID, name string,
 	case err != nil:
 		return nil, err
 	case r.Recalled:
-		return n.Lookup(ctx, dir, name)
+		return n.keptDir(ctx, r, node)
 	}
 	return born, nil
 }

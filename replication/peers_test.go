@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/skshohagmiah/bucketdb/replication/control"
 	"github.com/skshohagmiah/bucketdb/storage/chunk"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 	"github.com/skshohagmiah/bucketdb/storage/vfs"
@@ -30,29 +29,6 @@ func (d *smallDisk) Usage(op vfs.Op, dir string) (vfs.Usage, error) {
 	return u, err
 }
 
-// bothVote waits until every partition has both nodes as voters.
-func bothVote(t testing.TB, nodes []*Node) {
-	t.Helper()
-	waitFor(t, "two voters of every partition", func() bool {
-		s, err := nodes[0].Control(t.Context())
-		if err != nil {
-			return false
-		}
-		for _, p := range s.Partitions {
-			good := 0
-			for _, r := range p.Replicas {
-				if r.State == control.InForce {
-					good++
-				}
-			}
-			if good != 2 {
-				return false
-			}
-		}
-		return true
-	})
-}
-
 // TestFullVoterStopsGrowth: a partition takes nothing that grows while the disk of any of
 // its voters is at its reserve, whoever leads and wherever it is proposed; what is there is
 // read and deleted, and when there is room again all goes on.
@@ -64,7 +40,7 @@ func TestFullVoterStopsGrowth(t *testing.T) {
 			cfg.FS = disk
 		}
 	})
-	bothVote(t, nodes)
+	inForce(t, nodes[0], 2, 2)
 	put := func(n *Node, i int) error {
 		_, err := n.Put(t.Context(), "box", fmt.Sprintf("d%d/f", i), strings.NewReader("x"), PutOptions{Size: 1})
 		return err

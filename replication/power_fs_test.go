@@ -171,7 +171,7 @@ func powerConfig(a *aim, here, there string) Config {
 	return Config{
 		FS:           powerFS{PowerCut: a.pc, aim: a, real: vfs.OS(), here: here, there: there},
 		MetadataPath: here, StoragePaths: []string{filepath.Join(here, "data")},
-		Partitions: 2, ChunkSize: 64 << 10, LeasePeriod: time.Millisecond, walSegment: 64 << 10,
+		Partitions: 2, ChunkSize: 64 << 10, LeasePeriod: time.Millisecond, walSegment: 64 << 10, groups: testGroups,
 		Logger: slog.New(slog.DiscardHandler),
 	}
 }

@@ -35,7 +35,7 @@ func newPowerRun(t *testing.T, seed int64) *powerRun {
 	t.Helper()
 	r := &powerRun{t: t, real: t.TempDir(), aim: &aim{pc: vfs.NewPowerCut()}}
 	var cancel context.CancelFunc
-	r.ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
+	r.ctx, cancel = context.WithTimeout(t.Context(), 5*time.Minute)
 	r.aim.lost = cancel
 	if err := r.aim.pc.MkdirAll("test", r.real, 0o755); err != nil {
 		t.Fatal(err)
@@ -219,6 +219,7 @@ func powerCalls(t *testing.T) (work, recovery map[vfs.Op]int) {
 // under, and at random calls; during recovery too. Afterwards the store holds
 // what was acknowledged, at most what was under way besides, whole, and is sound.
 func TestPowerCut(t *testing.T) {
+	t.Parallel()
 	work, recovery := powerCalls(t)
 	all := 0
 	for _, n := range work {

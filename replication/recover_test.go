@@ -58,19 +58,6 @@ func getSome(t testing.TB, n *Node, prefix string, count int) {
 	}
 }
 
-// reopened starts a node on its directories again.
-func reopened(t testing.TB, cfg Config) *Node {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	n, err := Open(ctx, cfg)
-	if err != nil {
-		t.Fatalf("node %s: %v", cfg.NodeID, err)
-	}
-	t.Cleanup(func() { _ = n.Close() })
-	return n
-}
-
 func reportOf(t testing.TB, cfg Config) *recovery.Report {
 	t.Helper()
 	r, err := Inspect(t.Context(), cfg)
@@ -115,7 +102,7 @@ func closeAll(t testing.TB, nodes ...*Node) {
 // TestRecoverOneOfThree: two of three nodes are lost for good. What the third has is
 // there, new nodes join and replicate it, and the lost ones are told why they are refused.
 func TestRecoverOneOfThree(t *testing.T) {
-	nodes := severalNodes(t, 3)
+	nodes := threeNodes(t)
 	if _, err := nodes[0].CreateBucket(t.Context(), "box", "me"); err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +137,7 @@ func TestRecoverOneOfThree(t *testing.T) {
 		t.Errorf("a repeat: %v", err)
 	}
 
-	n := reopened(t, cfgs[0])
+	n := openMember(t, cfgs[0])
 	if now, err := n.Settings(t.Context()); err != nil || !now.Hold || !n.keepsAll() {
 		t.Errorf("after a recovery the data of chunks may be dropped: %+v, %v", now, err)
 	}
@@ -178,10 +165,7 @@ func TestRecoverOneOfThree(t *testing.T) {
 	// On empty directories they, and others, are welcome.
 	all := []*Node{n}
 	for _, id := range []string{"n2", "n4"} {
-		cfg := testConfig(t)
-		cfg.NodeID, cfg.API, cfg.Peer, cfg.LeasePeriod = id, "127.0.0.1:1", freeAddress(t), 30*time.Second
-		cfg.Join = []string{n.cfg.Peer}
-		all = append(all, reopened(t, cfg))
+		all = append(all, joinNode(t, n, id))
 	}
 	inForce(t, n, 3, 3)
 	for _, n := range all {
@@ -219,7 +203,7 @@ func TestRecoverKilled(t *testing.T) {
 	if err := Recover(t.Context(), cfg, p); err != nil {
 		t.Fatal(err)
 	}
-	n := reopened(t, cfg)
+	n := openMember(t, cfg)
 	getSome(t, n, "k", 20)
 	r, err := n.Check(t.Context())
 	if err != nil || len(r.Problems) > 0 {
@@ -252,25 +236,11 @@ func TestRecoverRefused(t *testing.T) {
 	closeAll(t, n)
 }
 
-// severalNodes is a cluster of so many.
-func severalNodes(t testing.TB, count int) (nodes []*Node) {
-	t.Helper()
-	for i := range count {
-		cfg := testConfig(t)
-		cfg.NodeID, cfg.API, cfg.Peer, cfg.LeasePeriod = fmt.Sprintf("n%d", i+1), "127.0.0.1:1", freeAddress(t), 30*time.Second
-		if i > 0 {
-			cfg.Join = []string{nodes[0].cfg.Peer}
-		}
-		nodes = append(nodes, reopened(t, cfg))
-	}
-	return nodes
-}
-
 // TestRecoverSeveral: three of five nodes are lost, all those among them that had a replica
 // of one partition. The two that are left go on together: what one of them lacks it gets from the
 // other, the lost partition begins empty, and what is in the others is there.
 func TestRecoverSeveral(t *testing.T) {
-	nodes := severalNodes(t, 5)
+	nodes := members(t, 5, nil)
 	n1 := nodes[0]
 	if _, err := n1.CreateBucket(t.Context(), "box", "me"); err != nil {
 		t.Fatal(err)
@@ -351,30 +321,6 @@ func TestRecoverSeveral(t *testing.T) {
 	inForce(t, a, 2, 2)
 }
 
-// inForce waits until the control group has so many voters, and every other partition.
-func inForce(t testing.TB, n *Node, voters, replicas int) {
-	t.Helper()
-	there := func() bool {
-		// Between two moves of a plan a partition may have as many, elsewhere than in the end.
-		if o, err := n.View(t.Context()); err != nil || !o.Progress.Planned || o.Progress.PartitionsLeft > 0 {
-			return false
-		}
-		s, err := n.Control(t.Context())
-		return err == nil && !slices.ContainsFunc(s.Partitions, func(p control.Partition) bool {
-			want := replicas
-			if p.ID == object.Control {
-				want = voters
-			}
-			return len(p.Replicas) != want || slices.ContainsFunc(p.Replicas, func(r control.Replica) bool { return r.State != control.InForce })
-		})
-	}
-	for deadline := time.Now().Add(4 * time.Minute); !there(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("gave up waiting for %d replicas of every partition", replicas)
-		}
-	}
-}
-
 // level waits until all replicas of each partition have applied as much.
 func level(t testing.TB, nodes ...*Node) {
 	t.Helper()
@@ -429,6 +375,7 @@ func reopenedPair(t testing.TB, x, y Config) (a, b *Node) {
 // TestRecoverStoppedAnywhere: a recovery that fails at any kind of call is finished by the
 // next one, and the node does not start between the two.
 func TestRecoverStoppedAnywhere(t *testing.T) {
+	t.Parallel()
 	origin := testConfig(t)
 	origin.Partitions = 2
 	n := openNode(t, origin)

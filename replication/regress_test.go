@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/skshohagmiah/bucketdb/integration/need"
 	"github.com/skshohagmiah/bucketdb/replication/namespace"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
@@ -160,7 +161,7 @@ func TestOpenOfAReplacedInode(t *testing.T) {
 		o := mustPut(t, n, "k", body)
 		opened := make(chan error, 1)
 		go func() {
-			for range 200 { // whoever opens it all the time keeps it
+			for range need.Size(40, 200) { // whoever opens it all the time keeps it
 				r, err := n.OpenInode(ctx, o.Inode.ID)
 				if err != nil {
 					break // gone

@@ -77,7 +77,9 @@ func (n *Node) renameKeys(ctx context.Context, bucket, key, newBucket, newKey st
 			e, rename = sub, n.renameDir
 		}
 		r, err := rename(ctx, rn, e)
-		n.renamed(ctx, rn, e, err)
+		if !from.isDir {
+			n.renamed(ctx, rn, e, err)
+		}
 		return r, err
 	})
 }
@@ -88,9 +90,7 @@ func (n *Node) renameAny(ctx context.Context, rn renaming) (*namespace.Result, e
 	case err != nil:
 		return nil, err
 	case sub != nil:
-		r, err := n.renameDir(ctx, rn, sub)
-		n.renamed(ctx, rn, sub, err)
-		return r, err
+		return n.renameDir(ctx, rn, sub)
 	case file != nil:
 		r, err := n.renameFile(ctx, rn, file)
 		n.renamed(ctx, rn, file, err)
@@ -222,12 +222,18 @@ func (n *Node) moveDir(ctx context.Context, rn renaming, e *namespace.Entry, rec
 		return r, err == nil || !uncertain(err), err
 	}
 	// The parent pointer follows before the record is given back, so that the
-	// next rename's loop check sees it.
+	// next rename's loop check sees it; and the scheme, so that a successor sees to it.
 	bg, cancel := n.detached()
 	defer cancel()
 	_, perr := n.do(bg, e.Inode.Partition(), &namespace.Command{SetAttr: &namespace.SetAttr{Inode: e.Inode, Parent: rn.newDir}})
-	if perr != nil && !object.IsKind(perr, object.KindStale) {
-		n.log.Warn("a directory's parent pointer is left to the next rename", "inode", e.Inode, "err", perr)
+	if object.IsKind(perr, object.KindStale) {
+		return r, true, nil
+	}
+	if perr == nil {
+		perr = n.follow(bg, rn.newDir, e.Inode, e.Type)
+	}
+	if perr != nil {
+		n.log.Warn("a directory's parent pointer, or its scheme, is left to the next rename", "inode", e.Inode, "err", perr)
 		return r, false, nil
 	}
 	return r, true, nil
@@ -288,7 +294,8 @@ func (n *Node) settleRename(ctx context.Context, rec *namespace.DirRename) error
 	return n.settleParent(ctx, rec)
 }
 
-// settleParent sets the parent pointer of a directory whose move came about.
+// settleParent sets the parent pointer of a directory whose move came about, and has it kept as
+// the data of its new place is.
 func (n *Node) settleParent(ctx context.Context, rec *namespace.DirRename) error {
 	var at *namespace.Entry
 	err := n.inView(ctx, rec.NewDir.Partition(), func(v *namespace.View) (err error) {
@@ -304,6 +311,9 @@ func (n *Node) settleParent(ctx context.Context, rec *namespace.DirRename) error
 	_, err = n.do(ctx, rec.Inode.Partition(), &namespace.Command{SetAttr: &namespace.SetAttr{Inode: rec.Inode, Parent: rec.NewDir}})
 	if object.IsKind(err, object.KindStale) {
 		return nil
+	}
+	if err == nil {
+		err = n.follow(ctx, rec.NewDir, rec.Inode, object.TypeDirectory)
 	}
 	return err
 }
@@ -333,11 +343,21 @@ func (n *Node) raiseEpochs(ctx context.Context, epoch uint64) error {
 	return g.Wait()
 }
 
-// checkLoop refuses to move a directory below itself.
+// checkLoop refuses to move a directory below itself. Parents that lead round in a circle,
+// which only damage can bring about, are KindCorrupt: a walk up them would never end, and hold
+// the record that all renames of directories wait for.
 func (n *Node) checkLoop(ctx context.Context, dir, newDir object.InodeID) error {
-	for at := newDir; at != 0 && at != object.RootInode; {
-		if at == dir {
+	// Brent's way to find a cycle (BIT 20, 1980): the place to come back to moves on after twice as many steps each time.
+	mark, steps, limit := object.InodeID(0), 0, 1
+	for at := newDir; at != 0 && at != object.RootInode; steps++ {
+		switch {
+		case at == dir:
 			return object.Errorf(object.KindLoop, "a directory cannot be moved below itself")
+		case at == mark:
+			return object.Errorf(object.KindCorrupt, "the parents of directory %v, which is on the way to the new place, lead back to it: the metadata is damaged there; "+
+				"move to another directory, and copy what is in this one to a new one", at)
+		case steps == limit:
+			mark, steps, limit = at, 0, 2*limit
 		}
 		ino, err := n.GetAttr(ctx, at)
 		if err != nil {

@@ -160,7 +160,7 @@ func (n *Node) newMachine(p *partition) *access.Machine {
 				p.touch()
 			}
 		},
-		OnStray: p.stray}
+		OnStray: p.stray, OnUnlock: n.waiters.freed}
 	p.stray() // what was there before
 	if p.id == object.Control {
 		o.OnControl = n.mapChanged
@@ -175,6 +175,7 @@ func (n *Node) led(p *partition, leads bool, term uint64) {
 		p.pins.Lead(term)
 	}
 	p.touch()
+	n.waiters.ledChanged(p.id)
 	n.steward.Wake()
 }
 

@@ -298,12 +298,13 @@ func (n *Node) rewriteFrom(ctx context.Context, ino object.InodeID, off int64) (
 		if len(run.list) == 0 {
 			return nil
 		}
-		began := time.Now()
+		if err := n.moves.rewrite.Wait(ctx, run.bytes); err != nil {
+			return err
+		}
 		if err := n.pack(ctx, r, run); err != nil {
 			return err
 		}
 		done += run.bytes
-		n.rest(time.Duration(float64(run.bytes)/float64(n.cfg.rewriteRate)*float64(time.Second)) - time.Since(began))
 		run = &packing{}
 		return ctx.Err()
 	}
@@ -344,24 +345,38 @@ func (n *Node) rest(d time.Duration) bool {
 	}
 }
 
-// renamed has what was renamed into another bucket kept as that bucket's data is. (A
-// file that stays in its partition is seen to where the entry is applied.)
+// renamed has a file that was renamed into another bucket kept as that bucket's data is. (One
+// that stays in its partition is seen to where the entry is applied, a directory before its
+// rename's record is given back.)
 func (n *Node) renamed(ctx context.Context, rn renaming, e *namespace.Entry, err error) {
-	if err != nil || rn.dir == rn.newDir || e.Type != object.TypeDirectory && rn.dir.Partition() == rn.newDir.Partition() {
+	if err != nil || rn.dir.Partition() == rn.newDir.Partition() {
 		return
 	}
-	to, err := n.GetAttr(ctx, rn.newDir)
+	n.logged("the scheme of what was renamed", n.follow(ctx, rn.newDir, e.Inode, e.Type))
+}
+
+// follow has what was moved to a directory kept as the data there is. It may be repeated.
+func (n *Node) follow(ctx context.Context, dir, moved object.InodeID, t object.FileType) error {
+	to, err := n.GetAttr(ctx, dir)
 	if err != nil {
-		return // what it would follow is gone, or is asked for in vain; the next setting finds it
+		return unlessStale(err) // what it would follow is gone
 	}
-	ino, err := n.GetAttr(ctx, e.Inode)
+	ino, err := n.GetAttr(ctx, moved)
 	if err != nil || ino.Scheme == to.Scheme {
-		return
+		return unlessStale(err)
 	}
-	cmd := &namespace.Command{SetScheme: &namespace.SetScheme{Inodes: []object.InodeID{e.Inode}, Scheme: to.Scheme}}
-	if e.Type == object.TypeDirectory {
-		cmd = &namespace.Command{Rewrite: &namespace.Rewrite{Dir: e.Inode, Scheme: to.Scheme}}
+	cmd := &namespace.Command{SetScheme: &namespace.SetScheme{Inodes: []object.InodeID{moved}, Scheme: to.Scheme}}
+	if t == object.TypeDirectory {
+		cmd = &namespace.Command{Rewrite: &namespace.Rewrite{Dir: moved, Scheme: to.Scheme}}
 	}
-	_, err = n.do(withoutToken(ctx), e.Inode.Partition(), cmd)
-	n.logged("the scheme of what was renamed", err)
+	_, err = n.do(withoutToken(ctx), moved.Partition(), cmd)
+	return unlessStale(err)
+}
+
+// unlessStale is err, or nil where it says that an inode is gone.
+func unlessStale(err error) error {
+	if object.IsKind(err, object.KindStale) {
+		return nil
+	}
+	return err
 }

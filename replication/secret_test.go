@@ -214,23 +214,7 @@ func TestSecretsChangeUnderLoad(t *testing.T) {
 		}
 	}
 	write(first)
-	var nodes []*Node
-	for i := range 2 {
-		cfg := testConfig(t)
-		cfg.NodeID, cfg.API, cfg.Peer, cfg.SecretFile = []string{"a", "b"}[i], "127.0.0.1:1", freeAddress(t), file
-		if i > 0 {
-			cfg.Join = []string{nodes[0].peerAddress}
-		}
-		n, err := Open(t.Context(), cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = n.Close() })
-		nodes = append(nodes, n)
-	}
-	if _, err := nodes[0].CreateBucket(t.Context(), "box", "me"); err != nil {
-		t.Fatal(err)
-	}
+	nodes := twoNodes(t, func(_ int, cfg *Config) { cfg.SecretFile = file })
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	failed := make(chan error, 1)

@@ -99,7 +99,7 @@ func (n *Node) transact(ctx context.Context, p plan) (*namespace.Result, error) 
 			} else {
 				cancel()
 			}
-			return r, err
+			return r, p.undecided(err)
 		}
 		if i == 0 {
 			ref.ID, mark = r.Tx, r.Mark
@@ -127,6 +127,18 @@ func (n *Node) transact(ctx context.Context, p plan) (*namespace.Result, error) 
 		finish()
 	}
 	return r, nil
+}
+
+// undecided is the error of a plan whose halves did not all get prepared. An entry of unknown
+// outcome may still come and leave a mark; but the step that decides was not sent, and is not, so
+// whoever settles the mark undoes it: the operation did not happen, and never will. Not so for the
+// caller of two kinds: halves that take references name chunks until they are undone, which
+// may not be deleted; and a directory's rename keeps its record while a mark of it may come.
+func (p *plan) undecided(err error) error {
+	if !object.IsKind(err, object.KindTimeout) || p.fence != nil || slices.ContainsFunc(p.halves, func(h half) bool { return h.do.Refs != nil }) {
+		return err
+	}
+	return object.Errorf(object.KindUnavailable, "nothing was changed, since a partition did not answer in time: try again: %w", err)
 }
 
 func (n *Node) decide(ctx context.Context, p plan, ref namespace.TxRef, mark uint64, prepared []*namespace.Result) (*namespace.Result, error) {

@@ -85,7 +85,7 @@ func progressOf(p replication.Progress) api.Progress {
 
 func settingsOf(s replication.Settings) api.Settings {
 	return api.Settings{RF: s.RF, Voters: s.Voters, GoneAfter: s.GoneAfter.String(), Moves: s.Moves, MovesPerNode: s.MovesPerNode,
-		GroupMoves: s.GroupMoves, GroupsPerNode: s.GroupsPerNode, Hold: s.Hold}
+		GroupMoves: s.GroupMoves, GroupsPerNode: s.GroupsPerNode, Hold: s.Hold, RepairRate: s.RepairRate, RewriteRate: s.RewriteRate}
 }
 
 // settings is GET /cluster/settings.
@@ -112,6 +112,11 @@ func (s *Server) configure(c *gin.Context) error {
 	now, err := s.node.Configure(ctx, func(to *replication.Settings) {
 		for at, v := range map[*int]*int{&to.RF: in.RF, &to.Voters: in.Voters, &to.Moves: in.Moves, &to.MovesPerNode: in.MovesPerNode,
 			&to.GroupMoves: in.GroupMoves, &to.GroupsPerNode: in.GroupsPerNode} {
+			if v != nil {
+				*at = *v
+			}
+		}
+		for at, v := range map[*int64]*int64{&to.RepairRate: in.RepairRate, &to.RewriteRate: in.RewriteRate} {
 			if v != nil {
 				*at = *v
 			}

@@ -31,7 +31,7 @@ type traffic int
 
 const (
 	counted   traffic = iota // against MaxInFlight
-	streaming                // against MaxStreams
+	streaming                // against MaxStreams: what waits for news
 	exempt                   // never refused for load: health and metrics
 )
 
@@ -69,6 +69,14 @@ func (s *Server) routes() {
 	s.handle("DELETE", "/fs/dirs/:inode/entry", counted, s.unlink)
 	s.handle("POST", "/fs/dirs/:inode/link", counted, s.link)
 	s.handle("POST", "/fs/dirs/:inode/rename", counted, s.rename)
+	s.handle("POST", "/fs/inodes/:inode/locks", counted, s.lock)
+	s.handle("POST", "/fs/inodes/:inode/locks/wait", streaming, s.waitForLock)
+	s.handle("POST", "/fs/inodes/:inode/locks/cancel", counted, s.cancelLock)
+	s.handle("GET", "/fs/inodes/:inode/locks", counted, s.testLock)
+	s.handle("DELETE", "/fs/inodes/:inode/locks", counted, s.unlock)
+	s.handle("POST", "/fs/sessions/:session", counted, s.openLease)
+	s.handle("PUT", "/fs/sessions/:session", counted, s.renewLease)
+	s.handle("DELETE", "/fs/sessions/:session", counted, s.closeLease)
 	s.handle("POST", "/fs/hold", counted, s.hold)
 	s.handle("POST", "/fs/release", counted, s.release)
 	s.handle("GET", "/fs/usage", counted, s.usage)

@@ -40,7 +40,8 @@ type Options struct {
 	// MaxObjectSize bounds one body, in bytes; 0: DefaultMaxObjectSize.
 	MaxObjectSize int64
 	// MaxInFlight bounds the requests that are served at once; more get
-	// KindOverload. Event streams count by themselves, against MaxStreams.
+	// KindOverload. Event streams, and who waits for a lock, count by themselves, against
+	// MaxStreams.
 	MaxInFlight int
 	MaxStreams  int
 	// IdleTimeout ends a request whose body, or whose reader, makes no progress.

@@ -169,7 +169,7 @@ The exit code is 0 when nothing is left to move, 1 otherwise (with --no-wait: at
 
 // settingNames are the settings by their names on the command line.
 func settingNames() []string {
-	return []string{"rf", "voters", "gone-after", "moves", "moves-per-node", "group-moves", "groups-per-node", "hold"}
+	return []string{"rf", "voters", "gone-after", "moves", "moves-per-node", "group-moves", "groups-per-node", "hold", "repair-rate", "rewrite-rate"}
 }
 
 func (a *app) settingsCommand() *cobra.Command {
@@ -187,8 +187,14 @@ func (a *app) settingsCommand() *cobra.Command {
   group-moves      chunk groups that move at once
   groups-per-node  of them, those that touch one node
   hold             yes: no chunk's data is dropped, whatever is removed. A recovery sets it
+  repair-rate      bytes a second that each node mends, and as many again that move to it: 16M.
+                   0 is what each node was started with, 64M unless a program says otherwise
+  rewrite-rate     bytes a second that each node rewrites of buckets whose storage has changed.
+                   0 is 32M
 
-  bucketdb cluster settings rf=3 gone-after=5m`,
+Settings hold for all nodes from the moment on at which they hear of them; none is restarted.
+
+  bucketdb cluster settings rf=3 gone-after=5m repair-rate=16M`,
 		RunE: a.withClient(func(ctx context.Context, client *api.Client, args []string) error {
 			change, err := settingsChange(args)
 			if err != nil {
@@ -216,6 +222,7 @@ func (a *app) settingsCommand() *cobra.Command {
 func settingsChange(args []string) (change api.SettingsChange, err error) {
 	at := map[string]**int{"rf": &change.RF, "voters": &change.Voters, "moves": &change.Moves, "moves-per-node": &change.MovesPerNode,
 		"group-moves": &change.GroupMoves, "groups-per-node": &change.GroupsPerNode}
+	rates := map[string]**int64{"repair-rate": &change.RepairRate, "rewrite-rate": &change.RewriteRate}
 	for _, arg := range args {
 		name, value, ok := strings.Cut(arg, "=")
 		name = strings.ReplaceAll(name, "_", "-")
@@ -224,6 +231,12 @@ func settingsChange(args []string) (change api.SettingsChange, err error) {
 			return change, usagef("bucketdb cluster settings", "%q is no setting; write NAME=VALUE, with one of: %s", arg, strings.Join(settingNames(), ", "))
 		case name == "gone-after":
 			change.GoneAfter = &value
+		case rates[name] != nil:
+			var rate size
+			if err := rate.Set(value); err != nil {
+				return change, usagef("bucketdb cluster settings", "%s: %v", name, err)
+			}
+			*rates[name] = (*int64)(&rate)
 		case name == "hold":
 			if value != "yes" && value != "no" {
 				return change, usagef("bucketdb cluster settings", "hold is %q; it must be yes or no", value)
@@ -244,7 +257,7 @@ func settingsChange(args []string) (change api.SettingsChange, err error) {
 func (a *app) printSettings(s api.Settings) error {
 	w := tabwriter.NewWriter(a.io.out, 0, 8, 2, ' ', 0)
 	hold := map[bool]string{false: "no", true: "yes"}[s.Hold]
-	values := []any{s.RF, s.Voters, s.GoneAfter, s.Moves, s.MovesPerNode, s.GroupMoves, s.GroupsPerNode, hold}
+	values := []any{s.RF, s.Voters, s.GoneAfter, s.Moves, s.MovesPerNode, s.GroupMoves, s.GroupsPerNode, hold, (*size)(&s.RepairRate), (*size)(&s.RewriteRate)}
 	for i, name := range settingNames() {
 		fmt.Fprintf(w, "%s\t%v\n", name, values[i])
 	}

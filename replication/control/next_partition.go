@@ -234,7 +234,7 @@ func (m *members) leave(r *Replica, there, voter bool, verb Verb, to ReplicaStat
 // preferred is the replica that shall lead: the first of the plan that is good, else any that is.
 func (m *members) preferred(not ReplicaID) (ReplicaID, bool) {
 	for _, r := range m.s.Replicas(m.p.ID) {
-		if r.ID != not && r.State == InForce && !r.Lost && m.seen.Members[r.ID] && m.ready(r.ID.Node) {
+		if r.ID != not && r.State == InForce && m.seen.Members[r.ID] && m.good(m.p, &r) && m.ready(r.ID.Node) {
 			return r.ID, true
 		}
 	}

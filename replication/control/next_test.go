@@ -100,6 +100,40 @@ func TestKeptLeader(t *testing.T) {
 	}
 }
 
+// TestNoLeadForTheLost: the leadership is not handed to a replica whose node says that it is
+// lost, before the map says so too, nor to one whose node does not answer.
+func TestNoLeadForTheLost(t *testing.T) {
+	w := three(t)
+	s := w.now()
+	p := object.PartitionID(1)
+	list := s.Replicas(p)
+	first, second := list[0].ID, list[1].ID
+	handed := func(change func(*Observed)) bool {
+		t.Helper()
+		o := w.observe()
+		seen := o.Partitions[p]
+		seen.Leader = second
+		o.Partitions[p] = seen
+		change(o)
+		actions, err := Next(s, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return has(actions, func(a Action) bool { return a.Verb == Transfer && a.Partition == p && a.Replica == first })
+	}
+	if !handed(func(*Observed) {}) {
+		t.Fatal("the plan's first replica is not to lead")
+	}
+	for _, held := range []Held{HeldLost, HeldDestroyed} {
+		if handed(func(o *Observed) { o.Nodes[first.Node].Replicas[ReplicaKey{p, first.Generation}] = held }) {
+			t.Errorf("a replica that is %d at its node is to lead", held)
+		}
+	}
+	if handed(func(o *Observed) { o.Nodes[first.Node] = NodeSeen{} }) {
+		t.Error("a replica of a node that does not answer is to lead")
+	}
+}
+
 // TestNeededVoter: a voter that is to leave stays while the others cannot elect without it.
 func TestNeededVoter(t *testing.T) {
 	w := three(t)

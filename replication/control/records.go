@@ -310,7 +310,16 @@ type Settings struct {
 	// Hold keeps the data of every chunk: nothing is released or given up as an orphan. A
 	// recovery sets it: what says that a chunk is needed may be among what was lost.
 	Hold bool `cbor:"8,keyasint,omitempty"`
+	// RepairRate bounds what each node fetches to mend chunks, and as much again of what
+	// moves to it; RewriteRate what it rewrites because a bucket's storage has changed. Bytes
+	// a second; 0: what the node was started with.
+	RepairRate  int64 `cbor:"9,keyasint,omitempty"`
+	RewriteRate int64 `cbor:"10,keyasint,omitempty"`
 }
+
+// LeastRate is the lowest rate that can be set, in bytes a second: slower, damage would be
+// mended too late.
+const LeastRate = 1 << 10
 
 // DefaultSettings suit three nodes and three hundred. Many chunk groups move at once: what
 // they carry keeps to each node's rate, and a joint group costs its writes one holder more.
@@ -329,6 +338,8 @@ func (s *Settings) Validate() error {
 		return object.Errorf(object.KindInvalid, "a node cannot be given up after %s: choose a second or more", s.GoneAfter)
 	case s.Moves < 1 || s.MovesPerNode < 1 || s.GroupMoves < 1 || s.GroupsPerNode < 1:
 		return object.Errorf(object.KindInvalid, "the limits of moves must be at least 1, or nothing would ever move")
+	case s.RepairRate != 0 && s.RepairRate < LeastRate || s.RewriteRate != 0 && s.RewriteRate < LeastRate:
+		return object.Errorf(object.KindInvalid, "a rate of less than %d bytes a second is not possible: give more, or 0 for what each node was started with", LeastRate)
 	}
 	return nil
 }

@@ -103,6 +103,7 @@ type Store struct {
 	codecs codecs
 	hints  *hints
 	mends  mends
+	pace   *Pacer // of repairs
 	stats  counters
 
 	mu     sync.Mutex // guards what follows
@@ -139,12 +140,16 @@ func New(o Options) (*Store, error) {
 		reads:  semaphore.NewWeighted(localReads),
 		code:   semaphore.NewWeighted(codeBytes),
 		hints:  newHints(),
+		pace:   NewPacer(o.RepairRate),
 	}
 	s.speed.tokens = hedgeBurst
 	s.frames.New = func() any { b := make([]byte, chunk.FrameSize); return &b }
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil
 }
+
+// SetRepairRate changes Options.RepairRate, at once; above 0.
+func (s *Store) SetRepairRate(rate int64) { s.pace.SetRate(rate) }
 
 // Close refuses new calls, ends those to other nodes, and waits for everything
 // that uses the local store. A disk that hangs in the kernel holds it.

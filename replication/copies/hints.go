@@ -94,7 +94,6 @@ func (s *Store) Report(c Chunk) {
 func (s *Store) Run(ctx context.Context) {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
-	pace := NewPacer(s.o.RepairRate)
 	var all sync.WaitGroup
 	for range hintWorkers {
 		all.Go(func() {
@@ -103,7 +102,7 @@ func (s *Store) Run(ctx context.Context) {
 				case <-ctx.Done():
 					return
 				case h := <-s.hints.ready:
-					s.settle(ctx, h, pace)
+					s.settle(ctx, h)
 				}
 			}
 		})
@@ -111,11 +110,11 @@ func (s *Store) Run(ctx context.Context) {
 	all.Wait()
 }
 
-func (s *Store) settle(ctx context.Context, h hint, pace *Pacer) {
+func (s *Store) settle(ctx context.Context, h hint) {
 	var err error
 	if h.node != s.o.Self {
 		err = s.report(ctx, h.node, h.chunk)
-	} else if err = pace.Wait(ctx, max(h.chunk.Length, 1)); err == nil {
+	} else if err = s.pace.Wait(ctx, max(h.chunk.Length, 1)); err == nil {
 		rctx, cancel := context.WithTimeout(ctx, repairBound)
 		err = s.Repair(rctx, h.chunk)
 		cancel()

@@ -3,8 +3,12 @@ package copies
 import (
 	"context"
 	"encoding/binary"
+	"encoding/hex"
+	"errors"
 	"io"
+	"math"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -36,9 +40,32 @@ type Selection struct {
 	// Since is the map's epoch that the holder has to have adopted before it looks: what it
 	// took under an older one and acknowledges later would be missing.
 	Since uint64
+	// After and Max make a list one page of it: at most Max ids (0: all) behind After
+	// (zero: from the first on), in their order.
+	After object.ChunkID
+	Max   int
+}
+
+// errPage ends a list that has its Max.
+var errPage = errors.New("the page is full")
+
+// page hands on the ids of one page; a list of what was not asked for is an error.
+func (l Selection) page(fn func(object.ChunkID) error) func(object.ChunkID) error {
+	last, n := l.After, 0
+	return func(id object.ChunkID) error {
+		if (l.Max > 0 || l.After != object.ChunkID{}) && id.Compare(last) <= 0 || l.Max > 0 && n == l.Max {
+			return object.Errorf(object.KindVersion, "a list of chunks has what was not asked for: run the same version on all nodes")
+		}
+		last = id
+		n++
+		return fn(id)
+	}
 }
 
 func (l Selection) check() error {
+	if l.Max < 0 {
+		return invalid("a page of %d chunks", l.Max)
+	}
 	if l.Of < 1 || l.Of > placement.MaxGroups || len(l.Groups) > l.Of {
 		return invalid("a list of %d of %d chunk groups", len(l.Groups), l.Of)
 	}
@@ -68,11 +95,44 @@ func (l Selection) body() []byte {
 	return b
 }
 
-// parseSelection reads what body wrote; KindInvalid for anything else.
-func parseSelection(of string, b []byte) (l Selection, err error) {
-	n, err := number(of, placement.MaxGroups)
+// query is the rest of it.
+func (l Selection) query() string {
+	q := "of=" + strconv.Itoa(l.Of) + "&since=" + strconv.FormatUint(l.Since, 10)
+	if l.After != (object.ChunkID{}) {
+		q += "&after=" + hex.EncodeToString(l.After.AppendBinary(nil))
+	}
+	if l.Max > 0 {
+		q += "&max=" + strconv.Itoa(l.Max)
+	}
+	return q
+}
+
+// parseSelection reads what query and body wrote; KindInvalid for anything else.
+func parseSelection(q url.Values, b []byte) (l Selection, err error) {
+	n, err := number(q.Get("of"), placement.MaxGroups)
 	if err != nil {
 		return l, err
+	}
+	if text := q.Get("since"); text != "" {
+		if l.Since, err = strconv.ParseUint(text, 10, 64); err != nil {
+			return l, invalid("an epoch: %w", err)
+		}
+	}
+	if text := q.Get("max"); text != "" {
+		most, err := number(text, math.MaxInt32)
+		if err != nil {
+			return l, err
+		}
+		l.Max = int(most)
+	}
+	if text := q.Get("after"); text != "" {
+		raw, err := hex.DecodeString(text)
+		if err != nil {
+			return l, invalid("a chunk to begin behind: %w", err)
+		}
+		if l.After, err = object.ChunkIDFromBinary(raw); err != nil {
+			return l, invalid("a chunk to begin behind: %w", err)
+		}
 	}
 	if len(b)%4 != 0 {
 		return l, invalid("%d bytes are no list of chunk groups", len(b))
@@ -84,7 +144,8 @@ func parseSelection(of string, b []byte) (l Selection, err error) {
 }
 
 // List calls fn with the id of every chunk of the groups that a node, which may be
-// this one, has a file of, in the order of the ids, until fn fails. What comes or goes meanwhile may be
+// this one, has a file of, in the order of the ids, until fn fails; of one page of them, if
+// sel says so: who gets Max asks for the next. What comes or goes meanwhile may be
 // missing; what was there all the time is not, or there is an error. It reads
 // names only: a file that is there may be damaged.
 func (s *Store) List(ctx context.Context, node string, sel Selection, fn func(object.ChunkID) error) error {
@@ -96,7 +157,7 @@ func (s *Store) List(ctx context.Context, node string, sel Selection, fn func(ob
 	}
 	defer s.tasks.Done()
 	if node != s.o.Self {
-		return s.listAt(ctx, node, sel, fn)
+		return s.listAt(ctx, node, sel, sel.page(fn))
 	}
 	return s.listHere(ctx, sel, nil, fn)
 }
@@ -107,9 +168,9 @@ func (s *Store) listHere(ctx context.Context, sel Selection, beat func() error, 
 	if err != nil {
 		return err
 	}
-	want, last := sel.picks(), time.Now()
+	want, last, left := sel.picks(), time.Now(), sel.Max
 	for _, owner := range owners {
-		err := s.o.Local.Each(ctx, owner, object.ChunkID{}, func(id object.ChunkID) error {
+		err := s.o.Local.Each(ctx, owner, sel.After, func(id object.ChunkID) error {
 			if beat != nil && time.Since(last) >= listBeat {
 				last = time.Now()
 				if err := beat(); err != nil {
@@ -119,8 +180,17 @@ func (s *Store) listHere(ctx context.Context, sel Selection, beat func() error, 
 			if !want[placement.Hash(id)%uint64(sel.Of)] {
 				return nil
 			}
-			return fn(id)
+			if err := fn(id); err != nil {
+				return err
+			}
+			if left--; left == 0 {
+				return errPage
+			}
+			return nil
 		})
+		if errors.Is(err, errPage) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -128,7 +198,7 @@ func (s *Store) listHere(ctx context.Context, sel Selection, beat func() error, 
 	return nil
 }
 
-// serveList answers POST /chunks/list?of=N, body: the groups.
+// serveList answers POST /chunks/list?of=N&since=EPOCH&after=ID&max=N, body: the groups.
 func (s *Store) serveList(w http.ResponseWriter, r *http.Request) {
 	err := s.enter()
 	if err == nil {
@@ -154,17 +224,13 @@ func (s *Store) answerList(w http.ResponseWriter, r *http.Request) error {
 	if err := rc.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
-	sel, err := parseSelection(r.URL.Query().Get("of"), body)
+	sel, err := parseSelection(r.URL.Query(), body)
 	if err != nil {
 		return err
 	}
-	if text := r.URL.Query().Get("since"); text != "" && s.o.Newer != nil {
-		since, err := strconv.ParseUint(text, 10, 64)
-		if err != nil {
-			return invalid("an epoch: %w", err)
-		}
+	if sel.Since > 0 && s.o.Newer != nil {
 		wait, cancel := context.WithTimeout(r.Context(), s.o.Stall/4)
-		err = s.o.Newer(wait, since)
+		err = s.o.Newer(wait, sel.Since)
 		if cancel(); err != nil {
 			return err
 		}
@@ -227,7 +293,7 @@ func mark(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 func (s *Store) listAt(ctx context.Context, node string, sel Selection, fn func(object.ChunkID) error) error {
 	ctx, dog, stop := s.watch(ctx, node)
 	defer stop()
-	resp, err := s.ask(ctx, node, http.MethodPost, "/chunks/list?of="+strconv.Itoa(sel.Of)+"&since="+strconv.FormatUint(sel.Since, 10), sel.body())
+	resp, err := s.ask(ctx, node, http.MethodPost, "/chunks/list?"+sel.query(), sel.body())
 	if err != nil {
 		return err
 	}

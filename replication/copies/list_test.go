@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"slices"
 	"testing"
@@ -48,7 +49,22 @@ func TestList(t *testing.T) {
 	if got, err := here.listOf(far, Selection{Of: 8}); err != nil || len(got) > 0 {
 		t.Fatalf("of no group: %v, %v", got, err)
 	}
-	for _, bad := range []Selection{{Of: 8, Groups: []int{8}}, {Of: 0}, {Of: 8, Groups: []int{-1}}} {
+	for _, of := range []*node{here, far} { // page by page
+		var pages []object.ChunkID
+		for page := (Selection{Of: 8, Groups: []int{1, 6}, Max: 3}); ; page.After = pages[len(pages)-1] {
+			some, err := here.listOf(of, page)
+			must(t, err)
+			if pages = append(pages, some...); len(some) > 3 {
+				t.Fatalf("a page of %d", len(some))
+			} else if len(some) < 3 {
+				break
+			}
+		}
+		if !slices.Equal(pages, want) {
+			t.Fatalf("%s lists in pages %v, want %v", of.name, pages, want)
+		}
+	}
+	for _, bad := range []Selection{{Of: 8, Max: -1}, {Of: 8, Groups: []int{8}}, {Of: 0}, {Of: 8, Groups: []int{-1}}} {
 		_, err := here.listOf(far, bad)
 		wantKind(t, err, object.KindInvalid)
 	}
@@ -60,6 +76,21 @@ func TestList(t *testing.T) {
 	far.proxy.Die()
 	_, err := here.listOf(far, sel)
 	wantKind(t, err, object.KindUnavailable)
+}
+
+// TestPageOfWhatWasNotAskedFor: a holder that knows nothing of pages is told from one that does.
+func TestPageOfWhatWasNotAskedFor(t *testing.T) {
+	ids := []object.ChunkID{{Ordinal: 1}, {Ordinal: 2}, {Ordinal: 3}}
+	for _, sel := range []Selection{{Max: 2}, {After: ids[0]}, {Max: 3, After: ids[1]}} {
+		var err error
+		take := sel.page(func(object.ChunkID) error { return nil })
+		for _, id := range ids {
+			if err == nil {
+				err = take(id)
+			}
+		}
+		wantKind(t, err, object.KindVersion)
+	}
 }
 
 // TestListThatBreaksOff: no beginning of a list is taken for the list.
@@ -100,7 +131,7 @@ func FuzzList(f *testing.F) {
 		if err := readList(bytes.NewReader(list), make([]byte, listFrame), func() {}, func(object.ChunkID) error { n++; return nil }); err == nil && n*object.ChunkIDSize > len(list) {
 			t.Fatalf("%d chunks in %d bytes", n, len(list))
 		}
-		if sel, err := parseSelection(of, groups); err == nil && !bytes.Equal(sel.body(), groups) {
+		if sel, err := parseSelection(url.Values{"of": {of}}, groups); err == nil && !bytes.Equal(sel.body(), groups) {
 			t.Fatalf("%x became %+v", groups, sel)
 		}
 	})

@@ -2,6 +2,7 @@ package copies
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"slices"
 	"sync"
@@ -130,6 +131,55 @@ func (s *Store) describe(ctx context.Context, p place, c Chunk) (Chunk, error) {
 		return c, s.failed(c, failures)
 	}
 	return c, nil
+}
+
+// Push brings a chunk kept as copies, of which this node has a good one without being a holder
+// (it was one), to the holders that lack it: they cannot fetch it here, since they ask
+// each other. Who has it compares it. nil: a quorum of the holders has it, or the owner does not want it
+// any more. KindNotSupported: shards, of which one alone makes no chunk. Else as PutPieces, or what
+// is wrong with the copy here.
+func (s *Store) Push(ctx context.Context, c Chunk) error {
+	if c.Scheme.Coded() {
+		return object.Errorf(object.KindNotSupported, "chunk %s is kept as shards", c.ID)
+	}
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.tasks.Done()
+	p, err := s.locate(c.ID, c.Scheme)
+	if err != nil {
+		return err
+	}
+	if c, err = s.describe(ctx, p, c); err != nil {
+		return err
+	}
+	if live, err := s.o.Live(ctx, c.ID); err != nil || !live {
+		return err
+	}
+	if err := s.code.Acquire(ctx, c.Length); err != nil {
+		return err
+	}
+	data := make([]byte, 0, c.Length)
+	err = s.eachFrame(ctx, c.ID, c.SHA256, 0, c.Length, func(b []byte) error {
+		data = append(data, b...)
+		return nil
+	})
+	if err == nil && sha256.Sum256(data) != c.SHA256 {
+		err = object.Errorf(object.KindCorrupt, "the copy here is not what the owner references")
+	}
+	if err != nil {
+		s.code.Release(c.Length)
+		return object.WithOp(err, "chunk.push", "", c.ID.String())
+	}
+	if _, err := s.PutPieces(ctx, c.ID, c.Scheme, [][]byte{data}, func() { s.code.Release(c.Length) }); err != nil {
+		return err
+	}
+	// It may have been released meanwhile, before our bytes came to some. (What comes to a slow one
+	// after this is the orphan audit's.)
+	if live, err := s.o.Live(ctx, c.ID); err != nil || live {
+		return err
+	}
+	return s.DeleteAll(ctx, c.Scheme, []object.ChunkID{c.ID})
 }
 
 // Holding is one copy or shard as Survey found it.

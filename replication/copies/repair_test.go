@@ -146,6 +146,50 @@ func TestRepair(t *testing.T) {
 	wantKind(t, in[0].store.Repair(t.Context(), ch), object.KindUnavailable)
 }
 
+// TestPush: who holds a chunk no longer brings its copy to those that do and have lost it, but
+// not what is damaged, and nothing that was released.
+func TestPush(t *testing.T) {
+	c := start(t, 4, 3)
+	id, data := someID(), someData(300_000)
+	in, out := c.holders(id, Copies(3))
+	ch := c.put(in[0], id, Copies(3), data)
+	lose := func() {
+		t.Helper()
+		for _, n := range in {
+			must(t, n.local.Delete(t.Context(), id))
+		}
+	}
+	everywhere := func(want bool) func() bool {
+		return func() bool {
+			return !slices.ContainsFunc(in, func(n *node) bool { return n.has(ch, 0) != want })
+		}
+	}
+	lose()
+	wantKind(t, out[0].store.Push(t.Context(), ch), object.KindNotFound) // it has none
+	_, err := out[0].local.Put(t.Context(), id, data)
+	must(t, err)
+	must(t, out[0].store.Push(t.Context(), ch))
+	eventually(t, "the chunk at its holders", everywhere(true))
+	must(t, out[0].store.Push(t.Context(), ch)) // who has it compares it
+	lose()
+	coded := ch
+	coded.Scheme = Scheme{2, 1}
+	wantKind(t, out[0].store.Push(t.Context(), coded), object.KindNotSupported)
+	wrong := ch
+	wrong.SHA256[3]++
+	wantKind(t, out[0].store.Push(t.Context(), wrong), object.KindCorrupt)
+	if !everywhere(false)() {
+		t.Error("something else than the chunk was brought")
+	}
+	for _, n := range c.nodes {
+		n.reject(id)
+	}
+	must(t, out[0].store.Push(t.Context(), ch))
+	if !everywhere(false)() {
+		t.Error("a released chunk was brought back")
+	}
+}
+
 // TestNothingReleasedComesBack: neither what the owner does not reference when it
 // is asked, nor what it releases between its answer and the rename.
 func TestNothingReleasedComesBack(t *testing.T) {

@@ -136,3 +136,31 @@ func TestTransferToAMissingReplica(t *testing.T) {
 		t.Errorf("the third replica answers, and is not handed the leadership: %v", err)
 	}
 }
+
+// TestLateProbeCommitsNothing: a request for a read that is late, and leaves after its
+// sender was deposed, does not tell what the next leader committed: a follower that
+// still is in the old term may have other entries there.
+func TestLateProbeCommitsNothing(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	lead := c.leader()
+	c.put(lead, "k")
+	lead = c.leader()
+	term, other := lead.Stats().Term, c.all[0]
+	if other == lead {
+		other = c.all[1]
+	}
+	said, err := lead.ProbeIn(term, other.id, string(other.addr))
+	if now := lead.Stats(); now.Term == term && (err != nil || said == 0 || said > now.Committed) {
+		t.Fatalf("the leader says that %d is committed (%v), of %d", said, err, now.Committed)
+	}
+	poll(t, "another leader", func() bool {
+		_ = lead.TransferLeadership(within(t, 2*time.Second), "")
+		return c.leader() != lead
+	})
+	c.put(c.leader(), "k")
+	c.same(c.all...)
+	if said, _ := lead.ProbeIn(term, other.id, string(other.addr)); said != 0 {
+		t.Errorf("a request of term %d says in term %d that %d is committed", term, lead.Stats().Term, said)
+	}
+}

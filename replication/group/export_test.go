@@ -38,6 +38,15 @@ func (g *Group) BelievesItLeads() bool { return g.isReady() }
 // Barrier is the barrier of a new leader.
 func (g *Group) Barrier() (term uint64) { return g.barrier(g.now()) }
 
+// ProbeIn sends the request of a read of a term, and returns what it said is committed.
+func (g *Group) ProbeIn(term uint64, id, address string) (committed uint64, err error) {
+	i := g.now()
+	req := &raft.AppendEntriesRequest{Term: term, RPCHeader: raft.RPCHeader{ProtocolVersion: raftVersion, ID: []byte(g.cfg.Node),
+		Addr: i.link.EncodePeer(raft.ServerID(g.cfg.Node), i.link.LocalAddr())}}
+	err = i.link.probe(raft.ServerID(id), raft.ServerAddress(address), req, new(raft.AppendEntriesResponse))
+	return req.LeaderCommitIndex, err
+}
+
 // SettleLater makes a change of members of a term hang in raft's queue, until done is called.
 func (g *Group) SettleLater(ctx context.Context, term uint64) (done func(), err error) {
 	if err := g.turnTo(ctx); err != nil {

@@ -102,8 +102,13 @@ func (l *link) probe(id raft.ServerID, to raft.ServerAddress, args *raft.AppendE
 	send := l.Peers.AppendEntries
 	if p, ok := l.Peers.(Prober); ok {
 		send = p.Probe
+		args.LeaderCommitIndex = 0
 		if i := l.g.now(); i.link == l {
-			args.LeaderCommitIndex = i.CommitIndex()
+			// In this order: raft is in a later term before it has what that term's leader
+			// committed, which need not be in the follower's log as this term left it.
+			if committed := i.CommitIndex(); i.CurrentTerm() == args.Term {
+				args.LeaderCommitIndex = committed
+			}
 		}
 	}
 	return l.appendEntries(id, to, args, resp, send)

@@ -41,6 +41,13 @@ type Command struct {
 	Rewrite     *Rewrite     `cbor:"52,keyasint,omitempty"`
 	StepRewrite *StepRewrite `cbor:"53,keyasint,omitempty"`
 
+	Lock        *Lock        `cbor:"60,keyasint,omitempty"`
+	Unlock      *Unlock      `cbor:"61,keyasint,omitempty"`
+	CancelLock  *CancelLock  `cbor:"62,keyasint,omitempty"`
+	DropLocks   *DropLocks   `cbor:"63,keyasint,omitempty"`
+	SetLease    *SetLease    `cbor:"64,keyasint,omitempty"`
+	EndSessions *EndSessions `cbor:"65,keyasint,omitempty"`
+
 	Prepare  *Prepare  `cbor:"30,keyasint,omitempty"`
 	Decide   *Decide   `cbor:"31,keyasint,omitempty"`
 	RefuseTx *RefuseTx `cbor:"32,keyasint,omitempty"`
@@ -120,7 +127,7 @@ type Restaged struct {
 // a token makes the second do nothing, or it only ends, settles or tells something.
 func (c *Command) Repeatable() bool {
 	return c.Token != nil || c.RefuseTx != nil || c.Finish != nil || c.Init != nil || c.RaiseEpoch != nil || c.EndSession != nil ||
-		c.SetScheme != nil || c.Unstray != nil || c.StepRewrite != nil ||
+		c.SetScheme != nil || c.Unstray != nil || c.StepRewrite != nil || c.DropLocks != nil || c.SetLease != nil || c.EndSessions != nil ||
 		c.Control != nil || c.Unstage != nil || c.Reclaim != nil || c.Released != nil || c.Refuse != nil
 }
 
@@ -128,7 +135,7 @@ func (c *Command) Repeatable() bool {
 // grow; what ends, frees or settles something does not.
 func (c *Command) Grows() bool {
 	return c.Put != nil || c.Splice != nil && c.Splice.grows() || c.SetAttr != nil && c.SetAttr.SetMeta || c.LinkHere != nil || c.SetXattr != nil && !c.SetXattr.Remove || c.Stage != nil ||
-		c.NewUpload != nil || c.PutPart != nil || c.Prepare != nil && c.Prepare.grows()
+		c.NewUpload != nil || c.PutPart != nil || c.Lock != nil || c.Prepare != nil && c.Prepare.grows()
 }
 
 func (c *Splice) grows() bool { return len(c.Data) > 0 || len(c.Extents) > 0 } // a hole frees
@@ -501,10 +508,17 @@ type Result struct {
 	Part    *PartRec      `cbor:"15,keyasint,omitempty"` // of PutPart
 	Upload  *NewUpload    `cbor:"16,keyasint,omitempty"` // of NewUpload
 
+	Made object.InodeID `cbor:"18,keyasint,omitempty"` // of a Decide that put a name: what it leads to
+
 	// Fence: no result, but the only attempt whose entries are taken.
 	Fence []byte `cbor:"17,keyasint,omitempty"`
 
 	Control *control.Result `cbor:"27,keyasint,omitempty"` // of a Control; its error is this one's, too
+
+	// Conflict is a lock in the way, of a Lock: it was not taken. Waits, with it: the
+	// client waits, so this is not kept.
+	Conflict *object.Lock `cbor:"60,keyasint,omitempty"`
+	Waits    bool         `cbor:"61,keyasint,omitempty"`
 
 	// Recalled: it is the kept result of an earlier entry with the same token;
 	// this one did nothing.
@@ -539,7 +553,7 @@ func (r *Result) Err() error {
 func (r *Result) Kept() bool { return !r.transient() }
 
 func (r *Result) transient() bool {
-	return r.Meet != nil || r.Again || r.Elsewhere != 0 || r.Scattered || r.Fenced || r.Partial
+	return r.Meet != nil || r.Again || r.Elsewhere != 0 || r.Scattered || r.Fenced || r.Partial || r.Waits
 }
 
 // Encode is the command's bytes in the log.

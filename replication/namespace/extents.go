@@ -287,6 +287,7 @@ func (s *state) reclaimInode(key []byte, g *garbageRec) {
 	s.store(key, g)
 	s.drop(inodeKey(g.Inode))
 	s.drop(inlineKey(g.Inode))
+	s.forgetLocks(g.Inode)
 }
 
 // dropExtents drops up to left extents whose keys start with prefix.

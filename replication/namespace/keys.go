@@ -33,6 +33,9 @@ const (
 	keyRename  = 'R' // control group only: → DirRename
 	keyStray   = 'x' // inode(8) → strayRec: a file with chunks of another scheme than its own
 	keyRewrite = 'W' // inode(8) → Rewrite: a directory under which everything gets its scheme
+	keyLocks   = 'l' // inode(8) → locksRec
+	keyLocker  = 'L' // session(16) inode(8) → nothing: the session has locks on the inode
+	keyLease   = 'j' // control group only: session(16) → leaseRec
 )
 
 func be64(b []byte, v uint64) []byte { return binary.BigEndian.AppendUint64(b, v) }
@@ -103,6 +106,14 @@ func sessionKey(s object.UploadID) []byte { return append([]byte{keySession}, s[
 func resultKey(s object.UploadID, seq uint64) []byte {
 	return be64(append([]byte{keyResult}, s[:]...), seq)
 }
+
+func locksKey(i object.InodeID) []byte { return be64([]byte{keyLocks}, uint64(i)) }
+
+func lockerKey(s object.UploadID, i object.InodeID) []byte {
+	return be64(append([]byte{keyLocker}, s[:]...), uint64(i))
+}
+
+func leaseKey(s object.UploadID) []byte { return append([]byte{keyLease}, s[:]...) }
 
 func uploadKey(u object.UploadID) []byte { return append([]byte{keyUpload}, u[:]...) }
 

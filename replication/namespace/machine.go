@@ -37,6 +37,9 @@ type Options struct {
 	OnControl func()
 	// OnStray hears that there may be strays, or a Rewrite. Called from Apply; must not block.
 	OnStray func()
+	// OnUnlock hears of inodes whose locks became fewer or weaker, perhaps more than once.
+	// Called from Apply; must not block.
+	OnUnlock func([]object.InodeID)
 	// MaxKeys and MaxBytes bound one batch of the store.
 	MaxKeys, MaxBytes int
 	Logger            *slog.Logger
@@ -112,6 +115,9 @@ func (m *Machine) batch(entries []group.Entry, results []any) (int, error) {
 	if s.controlled && m.o.OnControl != nil {
 		m.o.OnControl()
 	}
+	if len(s.unlocks) > 0 && m.o.OnUnlock != nil {
+		m.o.OnUnlock(s.unlocks)
+	}
 	if s.strayed && m.o.OnStray != nil {
 		m.o.OnStray()
 	}
@@ -141,6 +147,7 @@ type state struct {
 
 	// of the entry being applied
 	index  uint64
+	term   uint64 // raft's
 	now    int64
 	births uint8
 	txs    uint8
@@ -155,6 +162,7 @@ type state struct {
 	// controlled: the control state may have changed.
 	controlled bool
 	strayed    bool // a stray or a Rewrite was filed
+	unlocks    []object.InodeID
 }
 
 func (s *state) apply(e group.Entry) *Result {
@@ -163,7 +171,10 @@ func (s *state) apply(e group.Entry) *Result {
 		// It is in the log of every replica: all answer the same.
 		return &Result{Failed: true, Kind: object.KindOf(err), Message: err.Error(), Index: e.Index}
 	}
-	s.index, s.now, s.births, s.txs, s.trash, s.drive = e.Index, cmd.Now, 0, 0, 0, nil
+	s.index, s.term, s.now, s.births, s.txs, s.trash, s.drive = e.Index, e.Term, cmd.Now, 0, 0, 0, nil
+	if cmd.Lock != nil && cmd.Token != nil && s.sessionEnded(cmd.Token.Session) {
+		return s.acknowledged(cmd.Token) // though it was granted once: it is lost
+	}
 	if cmd.Fence != nil && cmd.Token != nil {
 		return s.fence(cmd.Token)
 	}
@@ -246,6 +257,18 @@ func (s *state) dispatch(c *Command) *Result {
 		return s.rewrite(c.Rewrite)
 	case c.StepRewrite != nil:
 		return s.stepRewrite(c.StepRewrite)
+	case c.Lock != nil:
+		return s.lock(c.Lock)
+	case c.Unlock != nil:
+		return s.unlock(c.Unlock)
+	case c.CancelLock != nil:
+		return s.cancelLock(c.CancelLock)
+	case c.DropLocks != nil:
+		return s.dropLocks(c.DropLocks)
+	case c.SetLease != nil:
+		return s.setLease(c.SetLease)
+	case c.EndSessions != nil:
+		return s.endSessions(c.EndSessions)
 	}
 	return failf(object.KindVersion, "a log entry with an operation that this program does not know: upgrade this node")
 }

@@ -186,6 +186,8 @@ type outcomeRec struct {
 type sessionRec struct {
 	Ack  uint64 `cbor:"1,keyasint"`
 	Seen int64  `cbor:"2,keyasint"` // proposer's clock, ns
+	// Ended: the session lost its locks, and no entry of it does anything any more.
+	Ended bool `cbor:"3,keyasint,omitempty"`
 }
 
 // UploadRec is a multipart upload under way.

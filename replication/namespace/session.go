@@ -20,7 +20,7 @@ func (s *state) recall(t *Token) *Result {
 			r.Recalled = true
 			return &r
 		case bytes.Equal(r.Fence, t.Fence):
-			return nil
+			return s.acknowledged(t) // the session may have been ended since
 		}
 		return s.fenced()
 	}
@@ -31,10 +31,14 @@ func (s *state) fenced() *Result {
 	return &Result{Failed: true, Kind: object.KindConflict, Message: "a later attempt of the same change goes on in place of this one", Index: s.index, Fenced: true}
 }
 
-// acknowledged refuses a token whose result may have been dropped.
+// acknowledged refuses a token whose session was ended, or whose result may have been dropped.
 func (s *state) acknowledged(t *Token) *Result {
 	var rec sessionRec
-	if s.load(sessionKey(t.Session), &rec) && t.Seq <= rec.Ack {
+	has := s.load(sessionKey(t.Session), &rec)
+	if has && rec.Ended {
+		return s.refuseEnded(t.Session, &rec)
+	}
+	if has && t.Seq <= rec.Ack {
 		return failf(object.KindConflict, "token %s/%d was acknowledged before: its result is gone", t.Session, t.Seq)
 	}
 	return nil

@@ -318,7 +318,7 @@ func (s *state) decidePutDentry(c *PutDentry, tx *TxID) *Result {
 	if old != nil && !isDir { // an empty directory that is replaced is a participant of its own
 		s.unlinked(old.Inode)
 	}
-	return &Result{}
+	return &Result{Made: c.Inode}
 }
 
 func (s *state) decideDropDentry(c *DropDentry, tx *TxID) *Result {
@@ -379,6 +379,7 @@ func (s *state) finishDead(h *Dead, c *Finish) {
 	}
 	if c.Committed {
 		s.drop(inodeKey(h.Dir))
+		s.forgetLocks(h.Dir)
 		s.event(Event{Inode: h.Dir})
 		return
 	}

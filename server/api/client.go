@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/skshohagmiah/bucketdb/storage/object"
@@ -148,7 +149,7 @@ func newTransport(o ClientOptions) *http.Transport {
 type Client struct {
 	opts    ClientOptions
 	nodes   *endpoints
-	session *session
+	session atomic.Pointer[session]
 }
 
 // NewClient makes a client of the nodes at the given URLs, such as
@@ -167,7 +168,9 @@ func NewClient(endpoints []string, opts ClientOptions) (*Client, error) {
 			return nil, err
 		}
 	}
-	return &Client{opts: opts, nodes: newEndpoints(urls), session: newSession(opts.Session)}, nil
+	c := &Client{opts: opts, nodes: newEndpoints(urls)}
+	c.session.Store(newSession(opts.Session))
+	return c, nil
 }
 
 func parseEndpoint(s string) (*url.URL, error) {
@@ -182,8 +185,20 @@ func parseEndpoint(s string) (*url.URL, error) {
 	return u, nil
 }
 
-// Session is the id that this client's mutations and holds carry.
-func (c *Client) Session() object.UploadID { return c.opts.Session }
+// Session is the id that this client's mutations, holds and locks carry now.
+func (c *Client) Session() object.UploadID { return c.session.Load().uid }
+
+// NewSession goes on under another session, after one was ended (KindSessionEnded). What
+// was begun before, Kept and Locking included, stays with the old one, which does nothing
+// more; its locks are lost, and its holds end with their lease: tell the cluster of open files anew.
+func (c *Client) NewSession() error {
+	var id object.UploadID
+	if _, err := rand.Read(id[:]); err != nil {
+		return object.WithOp(err, "new session", "", "")
+	}
+	c.session.Store(newSession(id))
+	return nil
+}
 
 // Close drops idle connections. Calls under way are not disturbed.
 func (c *Client) Close() {

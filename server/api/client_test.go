@@ -345,3 +345,21 @@ func TestEndpoints(t *testing.T) {
 		t.Error("no endpoint is accepted")
 	}
 }
+
+// Times that cannot be are refused, not found out by a ticker that panics in the middle of a body.
+func TestNegativeTimesAreRefused(t *testing.T) {
+	for _, o := range []ClientOptions{{IdleTimeout: -1}, {RetryFor: -time.Second}, {ConnectTimeout: -1}, {AnswerTimeout: -1}} {
+		if c, err := NewClient([]string{"http://127.0.0.1:1"}, o); !object.IsKind(err, object.KindInvalid) {
+			t.Errorf("%+v: %v, %v", o, c, err)
+		}
+	}
+	// One that is shorter than a tick ends a body that stands still, and nothing else.
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
+	defer srv.Close()
+	c, err := NewClient([]string{srv.URL}, ClientOptions{IdleTimeout: 1, Retries: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, _ = c.Put(t.Context(), "box", "k", bytes.NewReader(make([]byte, 1<<20)), PutOptions{Size: 1 << 20}) // it may fail; it does not panic
+}

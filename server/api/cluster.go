@@ -149,6 +149,9 @@ type Settings struct {
 	GroupMoves    int    `json:"group_moves"`     // chunk groups that move at once
 	GroupsPerNode int    `json:"groups_per_node"` // of them, those that touch one node
 	Hold          bool   `json:"hold"`            // no chunk's data is dropped; set by a recovery
+	// Of each node, in bytes a second; 0: what it was started with.
+	RepairRate  int64 `json:"repair_rate"`  // of mending chunks, and as much again of moving them
+	RewriteRate int64 `json:"rewrite_rate"` // of rewriting what is of a bucket whose storage has changed
 }
 
 // SettingsChange is the body of PATCH /cluster/settings; nil leaves a setting as it is.
@@ -161,6 +164,8 @@ type SettingsChange struct {
 	GroupMoves    *int    `json:"group_moves,omitempty"`
 	GroupsPerNode *int    `json:"groups_per_node,omitempty"`
 	Hold          *bool   `json:"hold,omitempty"`
+	RepairRate    *int64  `json:"repair_rate,omitempty"`
+	RewriteRate   *int64  `json:"rewrite_rate,omitempty"`
 }
 
 // NodeChange is the body of PATCH /cluster/nodes/NODE; nil leaves a field as it is.

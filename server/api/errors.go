@@ -103,6 +103,12 @@ func verdictOfFault(k object.Kind) verdict {
 		return verdict{404, "set the attribute first, or check its name"}
 	case object.KindOverload:
 		return verdict{503, "the server has too many requests in flight: try again in a moment"}
+	case object.KindSessionEnded:
+		return verdict{409, "begin a new session; what the old one's locks guarded may have been changed by others: look at it again"}
+	case object.KindDeadlock:
+		return verdict{409, "give up the locks that others wait for, then try again"}
+	case object.KindNoLocks:
+		return verdict{409, "lock larger ranges, or give up locks of this file"}
 	default:
 		return verdict{500, "look for the request id in the server's log, and report it"}
 	}

@@ -95,7 +95,7 @@ func (c *Client) holdOrRelease(ctx context.Context, op string, inos []object.Ino
 	for i, ino := range inos {
 		ids[i] = ID(ino)
 	}
-	k, err := (&call{op: op, method: "POST", path: "/fs/" + op, mutation: true}).withJSON(HoldRequest{Session: c.session.id, Inodes: ids})
+	k, err := (&call{op: op, method: "POST", path: "/fs/" + op, mutation: true}).withJSON(HoldRequest{Session: c.session.Load().id, Inodes: ids})
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 // cluster keeps the mutation's result until Done.
 type Kept struct {
 	c       *Client
+	s       *session // that it is of
 	seq     uint64
 	sent    atomic.Bool // an attempt has begun
 	unheard atomic.Bool // and one had no answer, or one that leaves open what came of it
@@ -27,7 +28,8 @@ type keptKey struct{}
 // it will carry. Give the context to one call only: a second mutation would be
 // answered with the result of the first. Call Done in the end.
 func (c *Client) Keep(ctx context.Context) (context.Context, *Kept) {
-	k := &Kept{c: c, seq: c.session.begin()}
+	s := c.session.Load()
+	k := &Kept{c: c, s: s, seq: s.begin()}
 	return context.WithValue(ctx, keptKey{}, k), k
 }
 
@@ -47,7 +49,7 @@ func (k *Kept) Unheard() bool { return k.unheard.Load() }
 // call counts.
 func (k *Kept) Done() {
 	if k.over.CompareAndSwap(false, true) {
-		k.c.session.end(k.seq)
+		k.s.end(k.seq)
 	}
 }
 
@@ -65,7 +67,7 @@ func (k *Kept) Settle(ctx context.Context, ino object.InodeID) (n *object.Inode,
 	never := []string{"settle"}
 	n, at, err = k.c.Write(ctx, ino, 0, bytes.NewReader(nil), WriteOptions{Cond: Conditions{IfMatch: never, IfNoneMatch: never}})
 	switch object.KindOf(err) {
-	case object.KindPrecondition, object.KindStale:
+	case object.KindPrecondition, object.KindStale, object.KindSessionEnded:
 		return nil, 0, false, nil
 	}
 	return n, at, err == nil, err

@@ -43,7 +43,7 @@ func (c *Client) do(ctx context.Context, k *call) (*http.Response, error) {
 			if k.header == nil {
 				k.header = http.Header{}
 			}
-			c.session.stamp(k.header, kept.seq, kept.sent.Swap(true))
+			kept.s.stamp(k.header, kept.seq, kept.sent.Swap(true))
 		}
 		resp, err := c.attempt(ctx, k, k.node, p)
 		if k.mutation {

@@ -11,7 +11,8 @@ import (
 // session numbers a client's mutations and knows which of them nobody will
 // retry any more. It is safe for concurrent use.
 type session struct {
-	id string
+	uid object.UploadID
+	id  string // as it is on the wire
 
 	mu   sync.Mutex // guards what follows
 	next uint64
@@ -20,7 +21,7 @@ type session struct {
 }
 
 func newSession(id object.UploadID) *session {
-	return &session{id: id.String(), done: map[uint64]struct{}{}}
+	return &session{uid: id, id: id.String(), done: map[uint64]struct{}{}}
 }
 
 // begin takes the next number.

@@ -174,7 +174,7 @@ func TestListing(t *testing.T) {
 		t.Fatalf("partitions %v", partitions)
 	}
 	for p, want := range byPartition {
-		slices.SortFunc(want, compareIDs)
+		slices.SortFunc(want, object.ChunkID.Compare)
 		if got := collect(t, s, p, object.ChunkID{}); !slices.Equal(got, want) {
 			t.Fatalf("partition %d: %d ids, want %d", p, len(got), len(want))
 		}

@@ -1,7 +1,6 @@
 package chunk
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,7 +54,7 @@ func (s *Store) Each(ctx context.Context, p object.PartitionID, after object.Chu
 			return object.WithOp(err, "chunk.list", "", "")
 		}
 		for _, id := range ids {
-			if compareIDs(id, after) <= 0 && after != (object.ChunkID{}) {
+			if id.Compare(after) <= 0 && after != (object.ChunkID{}) {
 				continue
 			}
 			if err := fn(id); err != nil {
@@ -99,11 +98,6 @@ func (s *Store) leafIDs(p object.PartitionID, leaf byte) ([]object.ChunkID, erro
 			ids = append(ids, id)
 		}
 	}
-	slices.SortFunc(ids, compareIDs)
+	slices.SortFunc(ids, object.ChunkID.Compare)
 	return slices.Compact(ids), nil
-}
-
-// compareIDs is the order of ids: owner, upload, ordinal.
-func compareIDs(a, b object.ChunkID) int {
-	return cmp.Or(cmp.Compare(a.Owner, b.Owner), slices.Compare(a.Upload[:], b.Upload[:]), cmp.Compare(a.Ordinal, b.Ordinal))
 }

@@ -50,6 +50,9 @@ const (
 	KindBucketExists                // the bucket's name is taken
 	KindNoAttr                      // no such extended attribute
 	KindOverload                    // too many requests in flight: try again
+	KindSessionEnded                // the client's session was ended: its locks are lost, its changes refused
+	KindDeadlock                    // to wait for this lock would be to wait for ever (EDEADLK)
+	KindNoLocks                     // no more locks are possible on this file (ENOLCK)
 	kindCount
 )
 
@@ -59,6 +62,7 @@ var kindNames = [kindCount]string{
 	"PreconditionFailed", "NotModified", "RangeNotSatisfiable", "DigestMismatch", "IncompleteBody", "Corrupt",
 	"Unavailable", "Timeout", "Canceled", "Conflict", "Stale", "TooManyLinks", "Loop", "CrossDevice",
 	"NotSupported", "Busy", "VersionMismatch", "BucketNotFound", "BucketAlreadyExists", "NoAttribute", "Overload",
+	"SessionEnded", "Deadlock", "NoLocks",
 }
 
 // String is the kind's name on the wire.

@@ -3,6 +3,8 @@
 package object
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -109,6 +111,11 @@ func (c ChunkID) AppendBinary(b []byte) []byte {
 	b = binary.BigEndian.AppendUint16(b, uint16(c.Owner))
 	b = append(b, c.Upload[:]...)
 	return binary.BigEndian.AppendUint32(b, c.Ordinal)
+}
+
+// Compare is the order of ids: owner, upload, ordinal.
+func (c ChunkID) Compare(o ChunkID) int {
+	return cmp.Or(cmp.Compare(c.Owner, o.Owner), bytes.Compare(c.Upload[:], o.Upload[:]), cmp.Compare(c.Ordinal, o.Ordinal))
 }
 
 // ChunkIDFromBinary reads what AppendBinary wrote.
