@@ -155,7 +155,12 @@ func (f *filesystem) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, name 
 		if value, st = f.storedACL(value); st != fuse.OK {
 			return st
 		}
-		if st := f.beforeACL(ctx, ino, in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0); st != fuse.OK {
+		killSetgid := in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0
+		if mode, ok := f.chmodOf(ino, name, value); ok && in.Flags == 0 && !killSetgid {
+			_, err := f.setattr(ctx, ino, api.SetAttr{Mode: &mode}, nil)
+			return statusOfInode(err)
+		}
+		if st := f.beforeACL(ctx, ino, killSetgid); st != fuse.OK {
 			return st
 		}
 	}
@@ -166,6 +171,20 @@ func (f *filesystem) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, name 
 		return fuse.Status(syscall.ENOSPC) // xattr(7): no room for one more
 	}
 	return statusOfInode(err)
+}
+
+// chmodOf is the mode that an access ACL comes down to, where ok: it says no more
+// than one, and the file, which is open here, has none that it would replace. cp -a
+// sets such a list on each file it made; as a chmod it travels with the flush.
+func (f *filesystem) chmodOf(ino object.InodeID, name string, value []byte) (mode uint32, ok bool) {
+	fl := f.nodes.file(ino)
+	list, err := object.ParseACL(value)
+	if fl == nil || err != nil || name != object.XattrACL || !f.nodes.isBare(ino) {
+		return 0, false
+	}
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	return list.Mode(fl.look().Mode)
 }
 
 // beforeACL sends a mode that waits for a flush, which would come over the ACL's,

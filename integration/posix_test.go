@@ -15,12 +15,11 @@ import (
 func missingInMount() map[string]string {
 	const later = "not done yet"
 	return map[string]string{
-		"directory removed":           "a directory that is open without its name answers ESTALE",
-		"openat":                      "a directory that is open without its name answers ESTALE",
-		"rename times":                "the ctime of what was renamed stays where its inode lives in another partition than the directory",
-		"rename exchange files":       "names of two directories cannot be exchanged yet",
-		"rename exchange directories": "directories cannot be exchanged yet",
-		"tmpfile":                     later, "tmpfile linked": later, "tmpfile exclusive": later, "tmpfile by a user": later,
+		"directory removed":                  "a directory that is open without its name answers ESTALE",
+		"rename times of what was moved":     "the ctime of what was renamed stays where its inode lives in another partition than the directory",
+		"rename exchange across directories": "not done yet where the directories are of two partitions",
+		"rename exchange of directories":     later,
+		"tmpfile":                            later, "tmpfile linked": later, "tmpfile exclusive": later, "tmpfile by a user": later,
 	}
 }
 

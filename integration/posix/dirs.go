@@ -142,6 +142,8 @@ func dirRemoved(x *env) {
 	x.ok(unix.Rmdir(d))
 	eq(x, x.fstat(fd).Nlink, 0, "nlink of a removed directory")
 	x.is(unix.Mkdirat(fd, "sub", 0o755), unix.ENOENT)
+	_, err := unix.Openat(fd, "f", unix.O_CREAT|unix.O_RDWR, 0o600)
+	x.is(err, unix.ENOENT)
 	x.is(unix.Symlinkat("t", fd, "l"), unix.ENOENT)
 	x.ok(unix.Mkdir(d, 0o755)) // the name is free
 }

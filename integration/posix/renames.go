@@ -14,9 +14,11 @@ func renameChecks() []check {
 		{"rename directory", false, renameDir},
 		{"rename same file", false, renameSame},
 		{"rename times", false, renameTimes},
+		{"rename times of what was moved", false, renameTimesMoved},
 		{"rename noreplace", false, renameNoReplace},
-		{"rename exchange files", false, renameExchange},
-		{"rename exchange directories", false, renameExchangeDirs},
+		{"rename exchange", false, renameExchange},
+		{"rename exchange across directories", false, renameExchangeAcross},
+		{"rename exchange of directories", false, renameExchangeDirs},
 		{"rename open", false, renameOpen},
 	}
 }
@@ -109,9 +111,10 @@ func renameTimes(x *env) {
 	x.changes(from, "cm", "rename out of it", func() {
 		x.changes(to, "cm", "rename into it", func() { x.ok(unix.Rename(from+"/f", to+"/f")) })
 	})
-	before := x.stamps(to + "/f")
+	x.ok(os.WriteFile(to+"/e", nil, 0o600))
+	before := x.stamps(to + "/e")
 	x.nextTick(before.ctime)
-	x.ok(unix.Rename(to+"/f", to+"/g"))
+	x.ok(unix.Rename(to+"/e", to+"/g"))
 	after := x.stamps(to + "/g")
 	eq(x, after.mtime, before.mtime, "mtime of what was renamed")
 	eq(x, after.ctime > before.ctime, true, "ctime of what was renamed rose")
@@ -119,6 +122,16 @@ func renameTimes(x *env) {
 	x.ok(unix.Link(to+"/h", to+"/second"))
 	x.changes(to+"/second", "c", "one of its names is replaced", func() { x.ok(unix.Rename(to+"/g", to+"/h")) })
 	eq(x, x.stat(to+"/second").Nlink, 1)
+}
+
+func renameTimesMoved(x *env) {
+	from, to := x.mkdir("from", 0o755), x.mkdir("to", 0o755)
+	x.ok(os.WriteFile(from+"/f", nil, 0o600))
+	x.ok(unix.Rename(from+"/f", to+"/f"))
+	before := x.stamps(to + "/f")
+	x.nextTick(before.ctime)
+	x.ok(unix.Rename(to+"/f", to+"/g"))
+	eq(x, x.stamps(to+"/g").ctime > before.ctime, true, "ctime of what was made in another directory rose")
 	x.ok(unix.Mkdir(from+"/d", 0o755))
 	was := x.stamps(from + "/d")
 	x.nextTick(was.ctime)
@@ -151,19 +164,22 @@ func renameExchange(x *env) {
 	x.mode(b, 0o600)
 	x.is(renameat2(a, x.p("no"), unix.RENAME_EXCHANGE), unix.ENOENT)
 	x.is(renameat2(x.p("no"), a, unix.RENAME_EXCHANGE), unix.ENOENT)
-	d := x.mkdir("d", 0o755)
-	x.ok(os.WriteFile(d+"/f", []byte("F"), 0o600))
-	x.changes(d, "cm", "exchange between directories", func() {
-		x.changes(x.dir, "cm", "exchange between directories", func() { x.ok(renameat2(a, d+"/f", unix.RENAME_EXCHANGE)) })
-	})
-	x.content(a, "F")
-	x.content(d+"/f", "B")
 	x.ok(unix.Symlink("t", x.p("l")))
 	x.ok(renameat2(x.p("l"), b, unix.RENAME_EXCHANGE))
 	x.content(x.p("l"), "A")
 	x.ok(unix.Link(x.p("l"), x.p("twin")))
 	x.ok(renameat2(x.p("l"), x.p("twin"), unix.RENAME_EXCHANGE))
 	eq(x, x.stat(x.p("l")).Nlink, 2, "two names of one file exchanged")
+}
+
+func renameExchangeAcross(x *env) {
+	a, d := x.file("a", "B", 0o600), x.mkdir("d", 0o755)
+	x.ok(os.WriteFile(d+"/f", []byte("F"), 0o600))
+	x.changes(d, "cm", "exchange between directories", func() {
+		x.changes(x.dir, "cm", "exchange between directories", func() { x.ok(renameat2(a, d+"/f", unix.RENAME_EXCHANGE)) })
+	})
+	x.content(a, "F")
+	x.content(d+"/f", "B")
 }
 
 func renameExchangeDirs(x *env) {
