@@ -66,11 +66,14 @@ func (n *Node) orKept(ctx context.Context, err error) (*namespace.Result, error)
 }
 
 // fence makes every partition refuse the entries of earlier attempts that are
-// still on their way, or finds the result of one that got through.
+// still on their way, or finds the result of one that got through. KindSessionEnded
+// says that the session is being ended and that nothing is on its way any more: no
+// earlier attempt happened, and none will.
 func (n *Node) fence(ctx context.Context, t Token) (context.Context, *namespace.Result, error) {
 	t.fence = newUploadID()
 	ctx = WithToken(ctx, t)
 	kept := make([]*namespace.Result, 1+n.cfg.Partitions)
+	ended := make([]error, 1+n.cfg.Partitions)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(64)
 	for id := range n.ids(object.Control) {
@@ -84,6 +87,9 @@ func (n *Node) fence(ctx context.Context, t Token) (context.Context, *namespace.
 				return nil
 			case r.Fenced:
 				return again{r.Err()} // with another number
+			case r.Failed && r.Kind == object.KindSessionEnded:
+				ended[id] = r.Err() // of this partition alone: the others have yet to say so, or to take the fence
+				return nil
 			}
 			return r.Err()
 		})
@@ -92,6 +98,11 @@ func (n *Node) fence(ctx context.Context, t Token) (context.Context, *namespace.
 	for _, r := range kept {
 		if r != nil {
 			return ctx, r, nil
+		}
+	}
+	for _, e := range ended {
+		if err == nil {
+			err = e
 		}
 	}
 	return ctx, nil, err

@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 
@@ -291,4 +292,66 @@ func TestDoubtOutlivesLaterRefusals(t *testing.T) {
 	wantKind(t, d.unless(certain), object.KindTimeout)
 	noteDoubt(in, 3, cmd, &namespace.Result{Failed: true, Kind: object.KindConflict})
 	wantKind(t, d.unless(certain), object.KindConflict)
+}
+
+// TestEndedSessionIsFencedEverywhere: a session is being ended, and one partition does not
+// know it yet, in which the first attempt is still on its way. Its retry is not told that
+// the session has ended (that would mean: never) before that partition has said so, too.
+func TestEndedSessionIsFencedEverywhere(t *testing.T) {
+	n := lockNode(t)
+	x, _ := apart(t, n)
+	f := newFile(t, n, x, "f", "x").ID
+	first, second := attempts(t.Context())
+	end := &namespace.Command{EndSessions: &namespace.EndSessions{Sessions: []object.UploadID{token(first).Session}}}
+	for id := range n.ids(object.Control) {
+		if id != f.Partition() {
+			if _, err := n.propose(t.Context(), id, end); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var late []byte
+	var asked atomic.Int32
+	all := make(chan struct{}) // the other partitions have answered
+	send := n.access.ProposeRepeatable
+	slow := func(ctx context.Context, id object.PartitionID, entry []byte) (*namespace.Result, error) {
+		c, err := namespace.DecodeCommand(entry)
+		switch {
+		case err != nil:
+			return nil, err
+		case id != f.Partition():
+			r, err := send(ctx, id, entry)
+			if c.Fence != nil && int(asked.Add(1)) == len(n.parts)-1 {
+				close(all)
+			}
+			return r, err
+		case c.Splice != nil:
+			late = entry
+		case c.Fence != nil:
+			select {
+			case <-all:
+			case <-ctx.Done():
+			}
+		}
+		return nil, object.Errorf(object.KindTimeout, "unknown")
+	}
+	write := func(ctx context.Context) error {
+		_, _, err := n.Write(ctx, f, 0, strings.NewReader("+"), WriteOptions{Size: 1, Append: true})
+		return err
+	}
+	n.sender.Store(&slow)
+	wantKind(t, write(first), object.KindTimeout)
+	wantKind(t, write(second), object.KindTimeout) // open
+	n.sender.Store(nil)
+	if late == nil {
+		t.Fatal("the first attempt sent nothing")
+	}
+	// It is asked, and takes the fence: it is known now that nothing came, or will come, of it.
+	wantKind(t, write(second), object.KindSessionEnded)
+	if r, err := send(t.Context(), f.Partition(), late); err != nil || !r.Fenced {
+		t.Fatalf("the late entry came to %+v, %v", r, err)
+	}
+	if got := content(t, n, f); got != "x" {
+		t.Fatal(got)
+	}
 }
