@@ -206,7 +206,7 @@ func (n *Node) serveLockWait(ctx context.Context, _ transport.Peer, request []by
 }
 
 // CancelLock ends the Lock of ctx's token, which waits no longer: granted, if it had been
-// before; else it never will be.
+// before; else it never will be. KindSessionEnded: the lock is lost, or never was.
 func (n *Node) CancelLock(ctx context.Context, ino object.InodeID) (granted bool, err error) {
 	t, err := lockToken(ctx)
 	if err != nil {

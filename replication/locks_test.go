@@ -489,6 +489,28 @@ func TestLostSession(t *testing.T) {
 	ended(t, next, f, x, y)
 }
 
+// TestCancelAfterTheEnd: who cancels a request that was granted, and whose session was
+// ended since, is not told that it has the lock: another one does.
+func TestCancelAfterTheEnd(t *testing.T) {
+	n := lockNode(t)
+	f := newFile(t, n, mkdirs(t, n), "f", "x").ID
+	l, other := newLocker(t, n), newLocker(t, n)
+	k, ctx := exclusive(1, 0, 9), l.next()
+	if a, err := n.Lock(ctx, f, k, time.Second); err != nil || !a.Granted {
+		t.Fatal(a, err)
+	}
+	if err := n.CloseLease(t.Context(), l.session); err != nil {
+		t.Fatal(err)
+	}
+	leaseGone(t, n, l.session)
+	other.lock(f, k)
+	granted, err := n.CancelLock(ctx, f)
+	if granted {
+		t.Fatal("two own the lock")
+	}
+	wantKind(t, err, object.KindSessionEnded)
+}
+
 // TestCrashWhileASessionEnds: whoever ends a session vanishes after each of its entries in
 // turn. Until all partitions refuse the session none of its locks is free; then somebody
 // goes on.

@@ -172,7 +172,7 @@ func (s *state) apply(e group.Entry) *Result {
 		return &Result{Failed: true, Kind: object.KindOf(err), Message: err.Error(), Index: e.Index}
 	}
 	s.index, s.term, s.now, s.births, s.txs, s.trash, s.drive = e.Index, e.Term, cmd.Now, 0, 0, 0, nil
-	if cmd.Lock != nil && cmd.Token != nil && s.sessionEnded(cmd.Token.Session) {
+	if (cmd.Lock != nil || cmd.CancelLock != nil) && cmd.Token != nil && s.sessionEnded(cmd.Token.Session) {
 		return s.acknowledged(cmd.Token) // though it was granted once: it is lost
 	}
 	if cmd.Fence != nil && cmd.Token != nil {
