@@ -18,8 +18,11 @@ import (
 const (
 	// leaseCall bounds one question to the leader of the control group.
 	leaseCall = 5 * time.Second
-	// maxKnown bounds the sessions that a node remembers to have a lease.
+	// maxKnown bounds the sessions that a node remembers to have a lease, and knownFor is
+	// how long it does without looking again: less than the mark of an ended session stays
+	// in each partition (sessionIdle), which refuses it when it is remembered wrongly.
 	maxKnown = 1 << 14
+	knownFor = time.Hour
 	// leaseBatch is how many sessions one entry ends.
 	leaseBatch = 256
 	// leaseFences is how many partitions are fenced at a time.
@@ -31,8 +34,8 @@ const (
 // leases is what a node remembers of sessions: as any node those it has seen registered,
 // as leader of the control group when it last heard of each.
 type leases struct {
-	mu    sync.Mutex // guards what follows
-	known map[object.UploadID]struct{}
+	mu    sync.Mutex                    // guards what follows
+	known map[object.UploadID]time.Time // when it was learned
 
 	term  uint64 // of what follows
 	heard map[object.UploadID]time.Time
@@ -42,23 +45,31 @@ type leases struct {
 	retry  time.Time // when the next one is
 }
 
-// in begins anew when this node leads in another term. mu is held.
-func (l *leases) in(term uint64) {
-	if l.term != term || l.heard == nil {
-		l.term, l.heard, l.ended = term, map[object.UploadID]time.Time{}, map[object.UploadID]bool{}
-	}
-}
-
-// hear notes a sign of a session; false: it is being ended.
-func (l *leases) hear(term uint64, s object.UploadID) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.in(term)
-	if l.ended[s] {
+// in begins anew when this node leads in a later term. False: it leads in a later one than
+// term by now, or (0) in none yet; nothing is touched then, for what was decided stays. mu is held.
+func (l *leases) in(term uint64) bool {
+	if term == 0 || term < l.term {
 		return false
 	}
-	l.heard[s] = time.Now()
+	if l.term != term {
+		l.term, l.heard, l.ended = term, map[object.UploadID]time.Time{}, map[object.UploadID]bool{}
+	}
 	return true
+}
+
+// hear notes a sign of a session. KindSessionEnded: it is being ended; KindUnavailable: the
+// term is not the one in which this node leads.
+func (l *leases) hear(term uint64, s object.UploadID) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case !l.in(term):
+		return errNoLeader(object.Control)
+	case l.ended[s]:
+		return errSessionEnded(s)
+	}
+	l.heard[s] = time.Now()
+	return nil
 }
 
 // expire marks those of the active sessions that were not heard of for a lease, and
@@ -66,7 +77,9 @@ func (l *leases) hear(term uint64, s object.UploadID) bool {
 func (l *leases) expire(term uint64, active []object.UploadID, lease time.Duration) (list []object.UploadID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.in(term)
+	if !l.in(term) {
+		return nil
+	}
 	now, there := time.Now(), map[object.UploadID]bool{}
 	for _, s := range active {
 		there[s] = true
@@ -91,20 +104,26 @@ func (l *leases) expire(term uint64, active []object.UploadID, lease time.Durati
 func (l *leases) knows(s object.UploadID) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_, ok := l.known[s]
-	return ok
+	at, ok := l.known[s]
+	if !ok {
+		return false
+	}
+	// By the wall clock, too: a machine's other one stands still while it is suspended.
+	now := time.Now()
+	return now.Sub(at) < knownFor && now.Round(0).Sub(at).Abs() < knownFor
 }
 
 func (l *leases) learn(s object.UploadID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.known == nil || len(l.known) >= maxKnown {
-		l.known = map[object.UploadID]struct{}{}
+		l.known = map[object.UploadID]time.Time{}
 	}
-	l.known[s] = struct{}{}
+	l.known[s] = time.Now()
 }
 
-// knownLease fails unless a session was registered once: it is still, or is being fenced.
+// knownLease fails unless a session was registered within knownFor: it still is, or its
+// locks are refused where they are taken.
 func (n *Node) knownLease(ctx context.Context, s object.UploadID) error {
 	if n.leases.knows(s) {
 		return nil
@@ -235,8 +254,8 @@ func (n *Node) leaseHere(ctx context.Context, ask leaseAsk) (a leaseAnswer, err 
 		return a, errNoLeader(object.Control)
 	}
 	term := r.group.Stats().ReadyTerm
-	if !n.leases.hear(term, ask.Session) {
-		return a, errSessionEnded(ask.Session)
+	if err := n.leases.hear(term, ask.Session); err != nil {
+		return a, err
 	}
 	if ask.Begin {
 		r, err := n.propose(ctx, object.Control, &namespace.Command{SetLease: &namespace.SetLease{Sessions: []object.UploadID{ask.Session}, State: namespace.LeaseActive}})

@@ -511,6 +511,34 @@ func TestCancelAfterTheEnd(t *testing.T) {
 	wantKind(t, err, object.KindSessionEnded)
 }
 
+// TestKnownSessionsAge: a node that remembers a session asks again before the marks of its
+// end are gone; a lock for it would be nobody's to end.
+func TestKnownSessionsAge(t *testing.T) {
+	n := lockNode(t)
+	f := newFile(t, n, mkdirs(t, n), "f", "x").ID
+	l, k := newLocker(t, n), exclusive(1, 0, 9)
+	l.lock(f, k)
+	if err := n.CloseLease(t.Context(), l.session); err != nil {
+		t.Fatal(err)
+	}
+	leaseGone(t, n, l.session)
+	_, err := n.Lock(l.next(), f, k, 0)
+	wantKind(t, err, object.KindSessionEnded)
+	if err := n.endIdleSessions(time.Now().Add(time.Hour)); err != nil { // a day later
+		t.Fatal(err)
+	}
+	n.leases.mu.Lock()
+	if at, ok := n.leases.known[l.session]; ok {
+		n.leases.known[l.session] = at.Add(-sessionIdle)
+	}
+	n.leases.mu.Unlock()
+	a, err := n.Lock(l.next(), f, k, 0)
+	if a.Granted {
+		t.Fatal("a session without a lease has a lock")
+	}
+	wantKind(t, err, object.KindPrecondition)
+}
+
 // TestCrashWhileASessionEnds: whoever ends a session vanishes after each of its entries in
 // turn. Until all partitions refuse the session none of its locks is free; then somebody
 // goes on.
@@ -586,27 +614,36 @@ func TestLeaseTable(t *testing.T) {
 	a, b := object.UploadID{1}, object.UploadID{2}
 	const lease = time.Hour
 	old := func(s object.UploadID) { l.heard[s] = time.Now().Add(-2 * lease) }
-	if !l.hear(1, a) {
-		t.Fatal("not heard")
+	if err := l.hear(1, a); err != nil {
+		t.Fatal(err)
 	}
 	old(a)
 	if got := l.expire(1, []object.UploadID{a, b}, lease); !slices.Equal(got, []object.UploadID{a}) {
 		t.Fatalf("ended: %v", got)
 	}
-	if l.hear(1, a) || !l.hear(1, b) {
-		t.Fatal("a session is renewed while it is being ended, or another is not")
+	wantKind(t, l.hear(1, a), object.KindSessionEnded)
+	if err := l.hear(1, b); err != nil {
+		t.Fatal(err)
 	}
 	old(b)
 	if got := l.expire(2, []object.UploadID{a, b}, lease); len(got) != 0 {
 		t.Fatalf("a new leader, who has heard nothing yet, ends %v", got)
 	}
-	if !l.hear(2, a) {
-		t.Fatal("a new leader has decided nothing")
+	if err := l.hear(2, a); err != nil {
+		t.Fatal("a new leader has decided nothing", err)
 	}
 	old(b)
 	if got := l.expire(2, []object.UploadID{a, b}, lease); !slices.Equal(got, []object.UploadID{b}) {
 		t.Fatalf("ended: %v", got)
 	}
+	// Who looked at the term before it became another one, or none, undoes nothing.
+	for _, term := range []uint64{0, 1} {
+		wantKind(t, l.hear(term, a), object.KindUnavailable)
+		if got := l.expire(term, []object.UploadID{a, b}, lease); len(got) != 0 {
+			t.Fatalf("ended in term %d: %v", term, got)
+		}
+	}
+	wantKind(t, l.hear(2, b), object.KindSessionEnded)
 	old(a)
 	old(b)
 	l.expire(2, nil, lease)
