@@ -110,12 +110,16 @@ func (n *Node) awaitLock(ctx context.Context, ask *lockAsk, wait time.Duration) 
 		switch {
 		case ctx.Err() != nil:
 			return LockAnswer{}, ctx.Err()
-		case err != nil && !passing(err):
+		case err != nil && !passing(err) && !object.IsKind(err, object.KindCanceled):
 			return LockAnswer{}, err
 		case err == nil && (a.Granted || time.Now().After(end)):
+			if !a.Granted && a.Conflict == nil {
+				a.Conflict = r.Conflict // nobody has looked since
+			}
 			return a, nil
 		}
-		// Who leads has changed, or cannot be reached: the next attempt finds who does.
+		// Who leads has changed, or cannot be reached, and the poll was given up: the next
+		// attempt finds who does, or, after a CancelLock, that this is its result.
 		if err := pause(ctx, 6); err != nil {
 			return LockAnswer{}, err
 		}

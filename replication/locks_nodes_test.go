@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/skshohagmiah/bucketdb/integration/need"
+	"github.com/skshohagmiah/bucketdb/replication/transport"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
 
@@ -147,6 +149,32 @@ func TestLocksOfThreeNodes(t *testing.T) {
 	})
 
 	t.Run("exclusion", func(t *testing.T) { exclusion(t, c.nodes, f, need.Size(4, 100)) })
+
+	// A leader that stops while it tries a lock answers that this was canceled. That is no
+	// CancelLock of the client's, who goes on; and one that is, is told.
+	t.Run("canceled by the leader", func(t *testing.T) {
+		leader := leaderOf(t, c.nodes, f.Partition())
+		others := slices.DeleteFunc(slices.Clone(c.nodes), func(n *Node) bool { return n == leader })
+		holder, w := newLocker(t, others[0]), newLocker(t, others[1])
+		holder.lock(f, k)
+		var stops atomic.Int32
+		leader.net.HandleCall(methodLockWait, func(ctx context.Context, p transport.Peer, ask []byte) ([]byte, error) {
+			if stops.Add(1) == 1 {
+				return nil, &object.Error{Kind: object.KindCanceled, Err: context.Canceled}
+			}
+			return leader.serveLockWait(ctx, p, ask)
+		})
+		defer leader.net.HandleCall(methodLockWait, leader.serveLockWait)
+		done := w.waits(f, k)
+		queued(t, c.nodes, f, 1)
+		undecided(t, done)
+		quit := WithToken(t.Context(), Token{Session: w.session, Seq: w.seq})
+		if granted, err := others[0].CancelLock(quit, f); err != nil || granted {
+			t.Fatal(granted, err)
+		}
+		holder.unlock(f, k) // the queue is looked at
+		wantKind(t, decided(t, "a wait that its client canceled", done), object.KindCanceled)
+	})
 
 	// The leader of f goes while two wait; those at the other nodes get their turns.
 	gone := leaderOf(t, c.nodes, f.Partition())

@@ -244,6 +244,22 @@ func TestLockWaits(t *testing.T) {
 	})
 }
 
+// TestLockWaitNamesWhatIsInTheWay: also where the wait was over before its place was looked at.
+func TestLockWaitNamesWhatIsInTheWay(t *testing.T) {
+	n := lockNode(t)
+	ino := newFile(t, n, mkdirs(t, n), "f", "x").ID
+	k := exclusive(1, 0, 9)
+	holder, l := newLocker(t, n), newLocker(t, n)
+	holder.lock(ino, k)
+	n.waiters.mu.Lock()
+	n.waiters.at[ino] = &lockQueue{running: true} // a pass that never comes to an end
+	n.waiters.mu.Unlock()
+	a, err := n.Lock(l.next(), ino, k, 100*time.Millisecond)
+	if err != nil || a.Granted || a.Conflict == nil || a.Conflict.Session != holder.session {
+		t.Fatalf("%+v, %v", a, err)
+	}
+}
+
 // deadlocked has three clients wait in a circle, the last one begun closing it, and wants
 // that one to be refused and the others to get what they wait for.
 func deadlocked(t *testing.T, nodes []*Node, inos []object.InodeID, ls []*locker) {
