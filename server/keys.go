@@ -88,6 +88,19 @@ func query(c *gin.Context) (url.Values, error) {
 	return q, nil
 }
 
+// boolParam is a parameter that is false when it is missing, and true when it has no value.
+func boolParam(q url.Values, name string) (bool, error) {
+	switch q.Get(name) {
+	case "":
+		return q.Has(name), nil
+	case "true", "1":
+		return true, nil
+	case "false", "0":
+		return false, nil
+	}
+	return false, object.Errorf(object.KindInvalid, "%s=%q is neither true nor false", name, q.Get(name))
+}
+
 // verbOf reads the query of a route under /objects. Each form is a verb and the
 // names that may go with it, such as "xattr create replace". What is in no form
 // or in two is refused: a request that is only half understood would do what

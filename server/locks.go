@@ -61,7 +61,7 @@ func (s *Server) lockRequest(c *gin.Context) (ctx context.Context, ino object.In
 		err = object.Errorf(object.KindInvalid, "wait_ms is %d: give up to %d, and ask again", in.WaitMS, replication.MaxLockWait.Milliseconds())
 		return
 	}
-	l, err = in.Lock.Object()
+	l, err = in.Object()
 	return ctx, ino, l, time.Duration(in.WaitMS) * time.Millisecond, err
 }
 
@@ -145,7 +145,10 @@ func lockInQuery(c *gin.Context) (ino object.InodeID, l object.Lock, err error) 
 	if in.Last, err = intParam(q, "last", object.LastByte, 0, object.LastByte); err != nil {
 		return
 	}
-	in.Session, in.Exclusive = q.Get("session"), q.Has("exclusive")
+	if in.Exclusive, err = boolParam(q, "exclusive"); err != nil {
+		return
+	}
+	in.Session = q.Get("session")
 	l, err = in.Object()
 	return ino, l, err
 }

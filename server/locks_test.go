@@ -288,6 +288,60 @@ func TestLockContract(t *testing.T) {
 	f.want(409, "PUT", fmt.Sprintf("/fs/sessions/%032x", 1), "")
 }
 
+// TestLockDefaults: what is left out means the same in a body and in a query.
+func TestLockDefaults(t *testing.T) {
+	f := newFixture(t, Options{})
+	ino := f.file("locked")
+	locks := "/fs/inodes/" + ino.String() + "/locks"
+	f.want(200, "POST", fmt.Sprintf("/fs/sessions/%032x", 1), "")
+	f.want(200, "POST", fmt.Sprintf("/fs/sessions/%032x", 2), "")
+	seq := 0
+	ask := func(of int, path, lock string) api.LockAnswer {
+		t.Helper()
+		seq++
+		r := f.want(200, "POST", path, lock, fmt.Sprintf("Bucketdb-Session: %032x", of), fmt.Sprintf("Bucketdb-Seq: %d", seq), "Content-Type: application/json")
+		return lockAnswerOf(t, r.body)
+	}
+	for _, class := range []string{"posix", "flock"} {
+		if a := ask(1, locks, `{"class":"`+class+`","owner":"1"}`); !a.Granted {
+			t.Fatalf("%s: %+v", class, a)
+		}
+		for what, a := range map[string]api.LockAnswer{
+			"body":  ask(2, locks, `{"class":"`+class+`","owner":"1","exclusive":true}`),
+			"wait":  ask(2, locks+"/wait", `{"class":"`+class+`","owner":"1","exclusive":true,"wait_ms":1}`),
+			"query": lockAnswerOf(t, f.want(200, "GET", locks+"?owner=1&exclusive&class="+class, "").body),
+		} {
+			if a.Granted || a.Conflict == nil || a.Conflict.First != 0 || a.Conflict.Last != object.LastByte || a.Conflict.Exclusive {
+				t.Errorf("%s of a lock by %s: %+v", class, what, a)
+			}
+		}
+	}
+	for query, want := range map[string]bool{"": true, "&exclusive=false": true, "&exclusive=0": true, "&exclusive": false, "&exclusive=": false, "&exclusive=true": false, "&exclusive=1": false} {
+		if a := lockAnswerOf(t, f.want(200, "GET", locks+"?class=posix&owner=1"+query, "").body); a.Granted != want {
+			t.Errorf("%q: granted %v", query, a.Granted)
+		}
+	}
+	f.want(400, "GET", locks+"?class=posix&owner=1&exclusive=perhaps", "")
+	// One that is given counts, also where it is 0.
+	c := f.lockClient(api.ClientOptions{})
+	shared := object.Lock{Class: object.LockPOSIX, Owner: 2}
+	if granted, conflict := tryLock(t, c, ino, shared); !granted {
+		t.Fatal(conflict)
+	}
+	a := lockAnswerOf(t, f.want(200, "GET", locks+fmt.Sprintf("?class=posix&owner=1&exclusive&session=%032x", 1), "").body)
+	if a.Conflict == nil || a.Conflict.Owner != 2 || a.Conflict.Last != 0 {
+		t.Errorf("the client's lock of byte 0 is %+v", a.Conflict)
+	}
+}
+
+func lockAnswerOf(t *testing.T, body string) (a api.LockAnswer) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(body), &a); err != nil {
+		t.Fatal(body, err)
+	}
+	return a
+}
+
 // TestShutdownEndsWaits: who waits for a lock does not hold up a server that stops, and is
 // told to ask another one.
 func TestShutdownEndsWaits(t *testing.T) {

@@ -68,10 +68,31 @@ func (l Lock) Object() (out object.Lock, err error) {
 	return out, out.Check()
 }
 
-// LockRequest is the body of POST /fs/inodes/INODE/locks and its /wait.
+// LockRequest is the body of POST /fs/inodes/INODE/locks and its /wait. Without First the
+// lock begins with byte 0, without Last it goes to the end of the file.
 type LockRequest struct {
 	Lock
-	WaitMS int64 `json:"wait_ms,omitempty"` // of /wait
+	First  *int64 `json:"first,omitempty"` // these two in place of Lock's
+	Last   *int64 `json:"last,omitempty"`
+	WaitMS int64  `json:"wait_ms,omitempty"` // of /wait
+}
+
+// LockRequestOf asks for a lock, and waits (0: it does not).
+func LockRequestOf(l object.Lock, wait time.Duration) LockRequest {
+	return LockRequest{Lock: LockOf(l), First: &l.First, Last: &l.Last, WaitMS: wait.Milliseconds()}
+}
+
+// Object is the lock that is asked for. Errors: KindInvalid.
+func (r LockRequest) Object() (object.Lock, error) {
+	l := r.Lock
+	l.First, l.Last = 0, object.LastByte
+	if r.First != nil {
+		l.First = *r.First
+	}
+	if r.Last != nil {
+		l.Last = *r.Last
+	}
+	return l.Object()
 }
 
 // LockAnswer says whether a lock was granted, or would be, and else one that is in the way.
@@ -142,7 +163,7 @@ const maxLockPoll = 10 * time.Second
 // lock in the way. Errors: KindPrecondition (OpenLease first), KindSessionEnded,
 // KindNoLocks, KindStale; after KindTimeout and KindUnavailable Cancel finds out.
 func (l *Locking) Try(ctx context.Context) (granted bool, conflict *object.Lock, err error) {
-	return l.ask(ctx, "/locks", LockRequest{Lock: LockOf(l.lock)})
+	return l.ask(ctx, "/locks", LockRequestOf(l.lock, 0))
 }
 
 // Wait asks, and waits some seconds for what is in the way. Not granted: call it again, or
@@ -156,7 +177,7 @@ func (l *Locking) Wait(ctx context.Context) (granted bool, err error) {
 		l.begin()
 	}
 	wait := min(maxLockPoll, l.c.opts.AnswerTimeout/2) // a node that hangs is told from one that waits
-	granted, _, err = l.ask(ctx, "/locks/wait", LockRequest{Lock: LockOf(l.lock), WaitMS: wait.Milliseconds()})
+	granted, _, err = l.ask(ctx, "/locks/wait", LockRequestOf(l.lock, wait))
 	return granted, err
 }
 
