@@ -1,35 +1,15 @@
 package transport
 
 import (
-	"bytes"
 	"io"
 	"net"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 )
-
-// raftLog is what raft logs.
-type raftLog struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *raftLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *raftLog) count(s string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.b.String(), s)
-}
 
 // slowTo forwards to addr; each connection carries rate bytes a second towards it.
 func slowTo(t *testing.T, addr string, rate int) string {
@@ -77,7 +57,7 @@ func slowTo(t *testing.T, addr string, rate int) string {
 // connection of its own. Where entries before it are still on their way it would come first, be
 // refused for their want, and end the pipeline: raft then sends all of them again.
 func TestRepeatDoesNotOvertakeEntries(t *testing.T) {
-	bk, logs := &book{}, map[string]*raftLog{}
+	bk, logs := &book{}, map[string]*syncBuffer{}
 	var nodes []*Node
 	for _, name := range names(2) {
 		nodes = append(nodes, open(t, bk, Options{Node: name}))
@@ -87,7 +67,7 @@ func TestRepeatDoesNotOvertakeEntries(t *testing.T) {
 	bk.set("n2", slowTo(t, addr, 1<<20))
 	var reps []*replica
 	for _, n := range nodes {
-		l := &raftLog{}
+		l := &syncBuffer{}
 		logs[n.opt.Node] = l
 		reps = append(reps, startReplica(t, n, 1, names(2), "", func(c *raft.Config) {
 			c.Logger = hclog.New(&hclog.LoggerOptions{Name: n.opt.Node, Level: hclog.Debug, Output: l})
@@ -98,10 +78,10 @@ func TestRepeatDoesNotOvertakeEntries(t *testing.T) {
 	}
 	eventually(t, "n1 leads", func() bool { return reps[0].r.State() == raft.Leader })
 	must(t, reps[0].r.Apply([]byte("x"), 0).Error())
-	eventually(t, "a pipeline", func() bool { return logs["n1"].count("pipelining replication") > 0 })
-	before := logs["n1"].count("aborting pipeline")
+	eventually(t, "a pipeline", func() bool { return strings.Contains(logs["n1"].String(), "pipelining replication") })
+	before := strings.Count(logs["n1"].String(), "aborting pipeline")
 	must(t, reps[0].r.Apply(make([]byte, 4<<20), 0).Error()) // it takes seconds, and CommitTimeout passes
-	if logs["n1"].count("aborting pipeline") > before || logs["n2"].count("failed to get previous log") > 0 {
+	if strings.Count(logs["n1"].String(), "aborting pipeline") > before || strings.Contains(logs["n2"].String(), "failed to get previous log") {
 		t.Error("the pipeline ended")
 	}
 }
