@@ -52,6 +52,9 @@ func (n *Node) auditor() {
 		case <-n.ctx.Done():
 			rest.Stop()
 			return
+		case <-tick.C: // the hourly one waits for no rest
+			rest.Stop()
+			continue
 		case <-rest.C:
 		}
 		select {

@@ -445,3 +445,21 @@ func TestSilentHolderIsAskedNoMore(t *testing.T) {
 		t.Errorf("%d questions about %d chunks", asked, chunks)
 	}
 }
+
+// TestForeignRecordOfTheOwner: a partition that holds a chunk of its own as if it were another's
+// says the same thing on both sides of its sum, which therefore tells nothing.
+func TestForeignRecordOfTheOwner(t *testing.T) {
+	found := false
+	for n := range 100 {
+		f := soundFacts(4, 1, 1)
+		damages["hold what nobody names"](f, f.parts[1], n)
+		want := f.problems()
+		found = found || len(want) > 0
+		if r, _ := checkFacts(t, f, checkLimits{sums: 64, rows: 10}); !slices.Equal(r.Problems, want) {
+			t.Fatalf("place %d: found %v, wanted %v", n, r.Problems, want)
+		}
+	}
+	if !found {
+		t.Error("nothing was broken")
+	}
+}

@@ -212,7 +212,7 @@ func (c *checker) surveyor(part object.PartitionID, j *fileJoin) namespace.Visit
 		Foreign: func(id object.ChunkID, refs, held int) {
 			c.count(chunkAt{part, id}, refs)
 			c.count(chunkAt{id.Owner, id}, -held)
-			if held == 0 { // it balances, but the owner may not know it
+			if held == 0 || id.Owner == part { // it balances, but the owner may not know it, or is this partition itself
 				setBit(c.chunks.doubt, c.hash.chunk(id)>>c.chunks.shift)
 			}
 		},

@@ -227,6 +227,9 @@ func (n *Node) dropBatch(ctx context.Context, owner object.PartitionID, ids []ob
 // push brings a chunk that moved away, and lacks its quorum where it belongs, there once more:
 // what is here may be the last good copy. Whether that did it, the next round finds out.
 func (n *Node) push(ctx context.Context, c namespace.ChunkRef) {
+	if asKept(c).Scheme.Coded() {
+		return // a shard is not brought to others: it takes no part of their rate
+	}
 	if err := n.moves.fetch.Wait(ctx, max(c.Length, 1)); err != nil {
 		return
 	}

@@ -81,8 +81,9 @@ func (n *Node) transferLeadership(ctx context.Context, t transfer) (leader strin
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(n.patience.Load()))
 	defer cancel()
+	asked := "" // who led when it was first asked
 	for round := 0; ; round++ {
-		if leader, err = n.handOnce(ctx, t); !passing(err) {
+		if leader, err = n.handOnce(ctx, t, &asked); !passing(err) {
 			return leader, err
 		}
 		if why := pause(ctx, round); why != nil {
@@ -123,14 +124,21 @@ func orNone(nodes []string) string {
 	return strings.Join(nodes, ", ")
 }
 
-// handOnce asks who leads, as far as this node knows, once.
-func (n *Node) handOnce(ctx context.Context, t transfer) (leader string, err error) {
+// handOnce asks who leads, as far as this node knows, once. asked is who led when that was first
+// done: where another leads by then and no name was given, the wish has come true, and is not
+// carried back.
+func (n *Node) handOnce(ctx context.Context, t transfer, asked *string) (leader string, err error) {
 	if err := n.access.FindLeader(ctx, t.Partition); err != nil {
 		return "", err
 	}
 	at, ok := n.access.Leader(t.Partition)
 	if !ok {
 		return "", object.Errorf(object.KindUnavailable, "partition %d has no leader now: try again", t.Partition)
+	}
+	if *asked == "" {
+		*asked = at
+	} else if t.To == "" && at != *asked {
+		t.To = at
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*handFor)
 	defer cancel()
@@ -182,7 +190,7 @@ func (n *Node) hand(ctx context.Context, t transfer) (leader string, err error) 
 		return n.askLead(ctx, node, leadAsk{t.Partition, keep})
 	}
 	if _, err := ask(t.Keep); err != nil {
-		return "", object.Errorf(object.KindBusy, "node %s does not answer, so partition %d stays at %s: see to that node, or choose another: %w", node, t.Partition, n.cfg.NodeID, err)
+		return "", object.Errorf(object.KindBusy, "node %s does not answer, so partition %d stays at %s: see \"bucketdb cluster nodes\", or choose another: %w", node, t.Partition, n.cfg.NodeID, err)
 	}
 	if err := r.group.TransferLeadership(ctx, to.String()); err != nil {
 		_, _ = ask(0) // if it cannot be told, it keeps for a while what it may get another way

@@ -79,6 +79,12 @@ func TestTransferLeadership(t *testing.T) {
 		t.Fatalf("%q, %v", leader, err)
 	}
 
+	// An attempt whose answer was lost has moved it: the next one does not carry it back.
+	asked := "n9"
+	if leader, err = to.handOnce(ctx, transfer{two[1], "", time.Hour}, &asked); err != nil || leader != was.cfg.NodeID || was.parts[two[1]].led() == nil {
+		t.Errorf("moved on to %q, %v", leader, err)
+	}
+
 	if err := nodes[1].Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	startTime = 30 * time.Second
+	startTime = 2 * time.Minute
 	stopTime  = 45 * time.Second
 	pollEvery = 5 * time.Millisecond
 )

@@ -171,15 +171,10 @@ func (s *Store) Push(ctx context.Context, c Chunk) error {
 		s.code.Release(c.Length)
 		return object.WithOp(err, "chunk.push", "", c.ID.String())
 	}
-	if _, err := s.PutPieces(ctx, c.ID, c.Scheme, [][]byte{data}, func() { s.code.Release(c.Length) }); err != nil {
-		return err
-	}
-	// It may have been released meanwhile, before our bytes came to some. (What comes to a slow one
-	// after this is the orphan audit's.)
-	if live, err := s.o.Live(ctx, c.ID); err != nil || live {
-		return err
-	}
-	return s.DeleteAll(ctx, c.Scheme, []object.ChunkID{c.ID})
+	// It may be released meanwhile, before our bytes come to some: what they have then is the orphan
+	// audit's, which knows when nothing is to be dropped (Hold).
+	_, err = s.PutPieces(ctx, c.ID, c.Scheme, [][]byte{data}, func() { s.code.Release(c.Length) })
+	return err
 }
 
 // Holding is one copy or shard as Survey found it.

@@ -233,7 +233,8 @@ func (g *Group) Behind(id string) (entries uint64, ok bool) {
 	if !ok || g.mayLead() != nil {
 		return 0, false
 	}
-	return r.LastIndex() - min(last, r.LastIndex()), true
+	here := r.LastIndex()
+	return here - min(last, here), true // a former leader may have more, until it is told
 }
 
 // successor is the furthest of the other voters that answer, or the one that is named.

@@ -53,7 +53,9 @@ func (pl *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.Ap
 	}
 	pl.g.leads(pl.p.node, args)
 	l := pl.l.Load()
-	if pl.saysNothing(args) && l != nil && l.failure() == nil && !pl.repeat.Swap(true) {
+	// Only while nothing is unanswered: a repeat that overtook the entries before it would be refused
+	// for their want, and that ends the pipeline.
+	if pl.saysNothing(args) && len(pl.slots) == 0 && l != nil && l.failure() == nil && !pl.repeat.Swap(true) {
 		return pl.withBeats(args, resp), nil
 	}
 	if err := pl.take(); err != nil {

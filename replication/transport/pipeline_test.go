@@ -40,6 +40,7 @@ func TestRepeatsGoWithBeats(t *testing.T) {
 		case <-time.After(15 * time.Second):
 			t.Fatalf("%+v was not answered", f.Request())
 		}
+		eventually(t, "nothing is unanswered", func() bool { return len(pl.(*pipeline).slots) == 0 })
 	}
 	answered(send(request(41))) // news
 	waits := send(request(41))  // a repetition

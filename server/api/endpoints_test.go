@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -251,4 +252,29 @@ func (r *slowReader) Read(b []byte) (int, error) {
 func (r *slowReader) Seek(at int64, from int) (int64, error) {
 	r.again = r.read
 	return r.Reader.Seek(at, from)
+}
+
+// TestNodeThatHangsAfterALargeBody: the error says that the node is silent, not that somebody canceled.
+func TestNodeThatHangsAfterALargeBody(t *testing.T) {
+	for _, size := range []int{1 << 10, 1 << 20} {
+		end := make(chan struct{})
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			<-end
+		}))
+		c, err := NewClient([]string{srv.URL, srv.URL}, ClientOptions{RetryFor: time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Put(t.Context(), "b", "k", bytes.NewReader(make([]byte, size)), PutOptions{})
+		if errors.Is(err, context.Canceled) {
+			t.Errorf("%d bytes: nobody canceled: %v", size, err)
+		}
+		if !object.IsKind(err, object.KindUnavailable) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+		close(end)
+		c.Close()
+		srv.Close()
+	}
 }

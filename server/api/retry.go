@@ -94,7 +94,8 @@ func ended(ctx context.Context, err error) error {
 
 // attempt asks one node once.
 func (c *Client) attempt(ctx context.Context, k *call, node int, p *payload) (*http.Response, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancelFor := context.WithCancelCause(ctx)
+	cancel := func() { cancelFor(nil) }
 	req, err := c.request(ctx, k, c.nodes.urls[node], p)
 	if err != nil {
 		cancel()
@@ -105,12 +106,15 @@ func (c *Client) attempt(ctx context.Context, k *call, node int, p *payload) (*h
 		if !c.opts.patient || k.slow {
 			answer = nil
 		}
-		watched, stop := watchWrite(ctx, p.last, c.opts.IdleTimeout, answer, cancel)
+		watched, stop := watchWrite(ctx, p.last, c.opts.IdleTimeout, answer, cancelFor)
 		defer stop()
 		req = req.WithContext(watched)
 	}
 	resp, err := c.roundTrip(req, k, p)
 	if err != nil {
+		if why := context.Cause(ctx); errors.Is(why, errSilent) {
+			err = why // and not that somebody canceled
+		}
 		cancel()
 		if own := p.failure(); own != nil {
 			return nil, object.WithOp(own, k.op, k.bucket, k.key)
