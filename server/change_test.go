@@ -118,7 +118,7 @@ func TestPatchOfAFileThatMovesMeanwhile(t *testing.T) {
 	for _, c := range []struct {
 		name      string
 		meanwhile func()
-		status    int
+		status    int // 0: 200 or 409, by whether the file was collected
 		want      map[string]string
 	}{
 		{"renamed", func() {
@@ -128,7 +128,7 @@ func TestPatchOfAFileThatMovesMeanwhile(t *testing.T) {
 			}
 			f.want(201, "PUT", "/objects/assets/log", "new ")
 		}, 200, map[string]string{"log": "new ", "log.1": "old line"}},
-		{"replaced", func() { f.want(201, "PUT", "/objects/assets/log", "new ") }, 409, map[string]string{"log": "new "}},
+		{"replaced", func() { f.want(201, "PUT", "/objects/assets/log", "new ") }, 0, map[string]string{"log": "new "}},
 	} {
 		f.want(201, "PUT", "/objects/assets/log", "old ")
 		conn, err := net.Dial("tcp", f.addr)
@@ -147,7 +147,7 @@ func TestPatchOfAFileThatMovesMeanwhile(t *testing.T) {
 		if resp, err = http.ReadResponse(r, nil); err != nil {
 			t.Fatal(err)
 		}
-		if resp.StatusCode != c.status {
+		if resp.StatusCode != c.status && (c.status != 0 || resp.StatusCode != 200 && resp.StatusCode != 409) {
 			t.Errorf("%s: %s", c.name, resp.Status)
 		}
 		resp.Body.Close()
