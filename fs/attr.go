@@ -73,10 +73,11 @@ func joinTime(sec uint64, nsec uint32) *int64 {
 	return &ns
 }
 
-// entry answers with an inode, which the kernel then remembers.
-func (f *filesystem) entry(out *fuse.EntryOut, n *object.Inode) {
+// entry answers with an inode, which the kernel then remembers; asked is of before it
+// was asked for (nodeTable.asking).
+func (f *filesystem) entry(out *fuse.EntryOut, n *object.Inode, asked uint64) {
 	f.nodes.remember(n.ID)
-	f.nodes.bare(n.ID, len(n.Xattrs) == 0, f.o.CacheTTL)
+	f.nodes.bare(n, asked, f.o.CacheTTL)
 	f.attr(&out.Attr, f.seen(n))
 	out.NodeId, out.Generation = f.node(n.ID), 1 // numbers are never reused
 	out.SetEntryTimeout(f.o.CacheTTL)

@@ -42,6 +42,7 @@ type dirPage struct {
 	entries []object.DirEntry
 	at      time.Time
 	epoch   uint64 // of the mount when it was asked for
+	asked   uint64 // of the node table then
 }
 
 func (d *dirHandle) reset() { d.cursors, d.last, d.pages = []string{""}, -1, map[int]*dirPage{} }
@@ -75,7 +76,7 @@ func (f *filesystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *f
 		// What has extended attributes is looked up: the listing does not tell them, and
 		// an ACL is one.
 		if d != nil && d.Attr != nil && d.Plain && f.fresh(p) {
-			f.entry(entry, d.Attr)
+			f.entry(entry, d.Attr, p.asked)
 		}
 		return true
 	})
@@ -145,7 +146,7 @@ func (f *filesystem) page(ctx context.Context, d *dirHandle, number int, plus bo
 	if d.last >= 0 && number > d.last || number >= len(d.cursors) {
 		return nil, nil
 	}
-	p := &dirPage{at: time.Now(), epoch: f.epoch.Load()}
+	p := &dirPage{at: time.Now(), epoch: f.epoch.Load(), asked: f.nodes.asking()}
 	entries, next, err := f.b.ReadDir(ctx, d.ino, d.cursors[number], pageSize, plus)
 	if err != nil {
 		return nil, err

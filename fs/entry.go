@@ -25,10 +25,11 @@ func (f *filesystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name stri
 	}
 	ctx, done := f.begin(cancel)
 	defer done()
+	asked := f.nodes.asking()
 	n, err := f.b.Lookup(ctx, f.inode(in.NodeId), name)
 	switch {
 	case err == nil:
-		f.entry(out, n)
+		f.entry(out, n, asked)
 		return fuse.OK
 	case errnoOf(object.KindOf(err)) == syscall.ENOENT && f.notes.live.Load():
 		// Cached too: the stream tells when the name appears.
@@ -65,9 +66,10 @@ func (f *filesystem) makeNode(cancel <-chan struct{}, in *fuse.InHeader, name st
 	if more != nil {
 		more(&node)
 	}
+	asked := f.nodes.asking()
 	n, st := f.create(ctx, f.inode(in.NodeId), name, node)
 	if st == fuse.OK {
-		f.entry(out, n)
+		f.entry(out, n, asked)
 	}
 	return st
 }
@@ -119,13 +121,14 @@ func (f *filesystem) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, 
 	ctx, done := f.begin(cancel)
 	defer done()
 	undo := f.notes.expect(f.inode(in.NodeId), name, false)
+	asked := f.nodes.asking()
 	n, err := f.b.Link(ctx, f.inode(in.Oldnodeid), f.inode(in.NodeId), name)
 	if err != nil {
 		undo()
 		return status(err)
 	}
 	f.notes.own(n)
-	f.entry(out, n)
+	f.entry(out, n, asked)
 	return fuse.OK
 }
 

@@ -318,6 +318,7 @@ func (f *filesystem) Create(cancel <-chan struct{}, in *fuse.CreateIn, name stri
 	if st != fuse.OK {
 		return st
 	}
+	asked := f.nodes.asking()
 	n, st := f.create(ctx, f.inode(in.NodeId), name, node)
 	if st == fuse.Status(syscall.EEXIST) && in.Flags&syscall.O_EXCL == 0 {
 		// Made elsewhere, after the kernel looked. It takes what Create opens for
@@ -330,7 +331,7 @@ func (f *filesystem) Create(cancel <-chan struct{}, in *fuse.CreateIn, name stri
 	h := f.newHandle(n, in.Flags)
 	f.nodes.keepCache(n.ID, n.Version)
 	out.OpenFlags |= f.bypass(in.Flags)
-	f.entry(&out.EntryOut, n)
+	f.entry(&out.EntryOut, n, asked)
 	out.Fh = f.handles.add(h)
 	return fuse.OK
 }

@@ -18,21 +18,35 @@ type node struct {
 	// else that a lookup told is believed for CacheTTL. The kernel asks for an ACL
 	// wherever somebody else than the owner does something.
 	bareUntil time.Time
+	heard     uint64 // index of the last change that the stream told of
+	unsure    uint64 // nodeTable.moves, when a change was met whose index nobody told
 }
+
+// maxMissed bounds nodeTable.missed.
+const maxMissed = 1 << 10
 
 // nodeTable is safe for concurrent use. Its lock is taken before any file's.
 type nodeTable struct {
 	mu sync.Mutex // guards what follows
 	m  map[object.InodeID]*node
+
+	// An answer may be older than a change that was heard of while it was on its way,
+	// also the first answer that tells of an inode.
+	moves  uint64                    // changes that were met
+	missed map[object.InodeID]uint64 // node.heard of inodes that are not in m
+	lost   uint64                    // node.unsure of those that are in neither
 }
 
-func newNodeTable() *nodeTable { return &nodeTable{m: map[object.InodeID]*node{}} }
+func newNodeTable() *nodeTable {
+	return &nodeTable{m: map[object.InodeID]*node{}, missed: map[object.InodeID]uint64{}}
+}
 
 // at returns the node of ino, made where it is missing. The lock is held.
 func (t *nodeTable) at(ino object.InodeID) *node {
 	n := t.m[ino]
 	if n == nil {
-		n = &node{}
+		n = &node{heard: t.missed[ino], unsure: t.lost}
+		delete(t.missed, ino)
 		t.m[ino] = n
 	}
 	return n
@@ -42,7 +56,21 @@ func (t *nodeTable) at(ino object.InodeID) *node {
 func (t *nodeTable) tidy(ino object.InodeID, n *node) {
 	if n.lookups == 0 && n.file == nil {
 		delete(t.m, ino)
+		t.lost = max(t.lost, n.unsure)
+		t.miss(ino, n.heard)
 	}
+}
+
+// miss keeps what was heard of an inode that has no node. The lock is held.
+func (t *nodeTable) miss(ino object.InodeID, heard uint64) {
+	if heard == 0 {
+		return
+	}
+	if len(t.missed) >= maxMissed {
+		clear(t.missed)
+		t.lost = t.moves
+	}
+	t.missed[ino] = max(t.missed[ino], heard)
 }
 
 // remember counts one more reference of the kernel.
@@ -52,14 +80,46 @@ func (t *nodeTable) remember(ino object.InodeID) {
 	t.at(ino).lookups++
 }
 
-// bare notes whether an inode has no extended attributes, as is known now.
-func (t *nodeTable) bare(ino object.InodeID, is bool, ttl time.Duration) {
+// asking is taken before a request whose answer bare is told.
+func (t *nodeTable) asking() uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if n := t.m[ino]; n != nil {
+	return t.moves
+}
+
+// bare notes whether an inode has no extended attributes, as an answer says that was
+// asked for at asked; nothing, where the inode has changed since.
+func (t *nodeTable) bare(i *object.Inode, asked uint64, ttl time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.m[i.ID]
+	if n == nil || asked < n.unsure || i.Change < n.heard {
+		return
+	}
+	n.bareUntil = time.Time{}
+	if len(i.Xattrs) == 0 {
+		n.bareUntil = time.Now().Add(ttl)
+	}
+}
+
+// moved tells of a change of an inode, and of its index in the log, or 0: a change of
+// our own of which no answer tells it. The inode is not taken to be bare any more, by
+// no answer from before either.
+func (t *nodeTable) moved(ino object.InodeID, index uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.moves++
+	n := t.m[ino]
+	switch {
+	case n == nil && index == 0:
+		t.lost = t.moves
+	case n == nil:
+		t.miss(ino, index)
+	default:
 		n.bareUntil = time.Time{}
-		if is {
-			n.bareUntil = time.Now().Add(ttl)
+		n.heard = max(n.heard, index)
+		if index == 0 {
+			n.unsure = t.moves
 		}
 	}
 }

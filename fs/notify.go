@@ -234,9 +234,12 @@ func (t *notifier) handle(e api.Event) {
 			t.tell(note{ino: dir, name: string(e.Name)})
 		}
 		t.tell(note{ino: dir})
-	case e.Kind == api.EventInode && t.f.knows(ino):
+	case e.Kind == api.EventInode:
+		t.f.nodes.moved(ino, e.Index) // the first answer that tells of it may be on its way
+		if !t.f.knows(ino) {
+			return
+		}
 		t.f.epoch.Add(1)
-		t.f.nodes.bare(ino, false, 0)
 		if e.Version == 0 || e.Version == t.f.nodes.cachedVersion(ino) {
 			t.tell(note{ino: ino}) // attributes only
 			return

@@ -19,6 +19,14 @@ type stub struct {
 	hold    func([]object.InodeID) error
 	setAttr func(api.SetAttr)
 	read    func(dst []byte, version uint64) (int, error)
+	record  func() *object.Inode // of any inode that is asked for
+}
+
+func (s *stub) Lookup(context.Context, object.InodeID, string) (*object.Inode, error) {
+	return s.record(), nil
+}
+func (s *stub) SetXattr(context.Context, object.InodeID, string, []byte, bool, bool) error {
+	return nil
 }
 
 // Keep keeps nothing: each call's outcome is what it says.
@@ -111,6 +119,9 @@ func TestShortAnswerIsAnError(t *testing.T) {
 }
 
 func (s *stub) GetAttr(_ context.Context, ino object.InodeID) (*object.Inode, error) {
+	if s.record != nil {
+		return s.record(), nil
+	}
 	return &object.Inode{ID: ino, Version: 1, Change: 1, Size: 100}, nil
 }
 
@@ -230,5 +241,72 @@ func TestMappedACL(t *testing.T) {
 	}
 	if got := mapACL([]byte("x"), f.o.UIDs.local, f.o.GIDs.local); string(got) != "x" {
 		t.Errorf("what is no ACL: %q", got)
+	}
+}
+
+// An answer from before a change does not tell, after it, that an inode has no extended
+// attributes: not for an inode that this mount never met either, and whoever changed it.
+func TestLateAnswerHidesNoACL(t *testing.T) {
+	const ino = object.InodeID(42)
+	heard := func(f *filesystem) {
+		f.notes.handle(api.Event{Kind: api.EventInode, Partition: ino.Partition(), Index: 8, Inode: api.ID(ino)})
+	}
+	changes := map[string]func(f *filesystem){
+		"by another": heard,
+		"by another, and forgotten": func(f *filesystem) {
+			heard(f)
+			f.nodes.forget(ino, 1)
+		},
+		"here": func(f *filesystem) {
+			if st := f.SetXAttr(nil, &fuse.SetXAttrIn{InHeader: fuse.InHeader{NodeId: f.node(ino)}}, "user.x", []byte("x")); st != fuse.OK {
+				t.Error(st)
+			}
+		},
+		"by another, among many": func(f *filesystem) {
+			heard(f)
+			for i := range object.InodeID(2 * maxMissed) {
+				f.nodes.moved(1000+i, 8)
+			}
+		},
+	}
+	asks := map[string]func(f *filesystem) error{
+		"lookup": func(f *filesystem) error {
+			if st := f.Lookup(nil, &fuse.InHeader{NodeId: f.node(object.RootInode)}, "f", &fuse.EntryOut{}); st != fuse.OK {
+				return syscall.Errno(st)
+			}
+			return nil
+		},
+		"getattr": func(f *filesystem) error { _, err := f.xattrs(t.Context(), ino); return err },
+	}
+	for change, do := range changes {
+		for what, ask := range asks {
+			for _, known := range []bool{false, true} {
+				s := &stub{}
+				f := unmounted(t, s)
+				inode := &object.Inode{ID: ino, Type: object.TypeRegular, Change: 7}
+				if known {
+					f.nodes.remember(ino)
+				}
+				meanwhile := func() {}
+				s.record = func() *object.Inode { meanwhile(); return inode }
+				meanwhile = func() { meanwhile = func() {}; do(f) }
+				if err := ask(f); err != nil {
+					t.Fatal(err)
+				}
+				if f.nodes.isBare(ino) {
+					t.Errorf("%s, %s (known: %t): it is taken to have no attributes", what, change, known)
+				}
+				// The next answer, and one that has the change already, are believed.
+				inode = &object.Inode{ID: ino, Type: object.TypeRegular, Change: 8}
+				f.nodes.remember(ino)
+				meanwhile = func() { meanwhile = func() {}; heard(f) }
+				if err := ask(f); err != nil {
+					t.Fatal(err)
+				}
+				if !f.nodes.isBare(ino) {
+					t.Errorf("%s, %s (known: %t): an answer with the change is not believed", what, change, known)
+				}
+			}
+		}
 	}
 }

@@ -39,11 +39,12 @@ func (f *filesystem) xattrs(ctx context.Context, ino object.InodeID) (map[string
 	if f.nodes.isBare(ino) {
 		return nil, nil
 	}
+	asked := f.nodes.asking()
 	n, err := f.b.GetAttr(ctx, ino)
 	if err != nil {
 		return nil, err
 	}
-	f.nodes.bare(ino, len(n.Xattrs) == 0, f.o.CacheTTL)
+	f.nodes.bare(n, asked, f.o.CacheTTL)
 	return n.Xattrs, nil
 }
 
@@ -228,7 +229,7 @@ func (f *filesystem) RemoveXAttr(cancel <-chan struct{}, in *fuse.InHeader, name
 // xattrsMoved forgets what was known of an inode's extended attributes after a
 // change of our own, whatever came of it; an open file learns the new ones.
 func (f *filesystem) xattrsMoved(ctx context.Context, ino object.InodeID, err error) {
-	f.nodes.bare(ino, false, 0)
+	f.nodes.moved(ino, 0)
 	f.epoch.Add(1) // pages of listings tell which have none
 	fl := f.nodes.file(ino)
 	if fl == nil || err != nil {

@@ -310,6 +310,9 @@ func (n *Node) openStores() (err error) {
 	if err := n.openLayout(); err != nil {
 		return err
 	}
+	if err := n.forgetGiven(); err != nil {
+		return err
+	}
 	if fresh {
 		if err := n.keepSecrets(n.secrets); err != nil {
 			return err

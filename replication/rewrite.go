@@ -172,7 +172,8 @@ type reschemed struct {
 }
 
 // maxReschemed bounds the records that one SetScheme writes again, in bytes. One more
-// is the largest that there is (object.MaxXattrTotal).
+// is the largest that there is: object.MaxXattrTotal of attributes (or what it inherited,
+// two of object.MaxACL), and the user metadata that one request brought.
 const maxReschemed = 256 << 10
 
 // add takes an inode in; full: the list is an entry, and a new one has begun.

@@ -208,6 +208,19 @@ func (n *Node) keepSecrets(secrets []transport.Secret) error {
 	return vfs.WriteBytes(n.cfg.FS, opGiven, filepath.Join(n.cfg.MetadataPath, givenName), 0o600, []byte(prints(secrets)))
 }
 
+// forgetGiven drops what an earlier start was given as text, where this one was given
+// none: the same text is news then. Before the secrets are kept: a crash in between
+// leaves those of before, and the next text counts.
+func (n *Node) forgetGiven() error {
+	if n.cfg.Secret != "" {
+		return nil
+	}
+	if err := n.cfg.FS.Remove(opGiven, filepath.Join(n.cfg.MetadataPath, givenName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return n.cfg.FS.SyncDir(opGiven, n.cfg.MetadataPath) // also what a start before removed
+}
+
 // JoinToken is the cluster's secret if this start made it, to be shown once; else "".
 func (n *Node) JoinToken() string { return n.joinToken }
 

@@ -143,6 +143,29 @@ func TestTheSecretThatWasChangedLast(t *testing.T) {
 	starts("another text", third, third)
 	starts("the same again", third, third)
 	starts("without it", "", third)
+	starts("the text of before a start without one", third, third)
+	if err := os.WriteFile(file, []byte(second+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	starts("the file was changed again", third, second)
+	starts("without it again", "", second)
+	starts("the same text, which is another than none", third, third)
+}
+
+// A text that was given before is news after a start that was given a file.
+func TestASecretAsTextAfterAFile(t *testing.T) {
+	first, second := transport.NewSecret().Reveal(), transport.NewSecret().Reveal()
+	file := filepath.Join(t.TempDir(), "secrets")
+	if err := os.WriteFile(file, []byte(second+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{MetadataPath: t.TempDir(), StoragePaths: []string{t.TempDir()}, Partitions: 2, Peer: "127.0.0.1:0"}
+	for i, c := range []struct{ text, file, want string }{{first, "", first}, {"", file, second}, {"", file, second}, {first, "", first}, {first, "", first}} {
+		cfg.Secret, cfg.SecretFile = c.text, c.file
+		if s, _, err := opened(t, cfg); err != nil || s != c.want {
+			t.Errorf("start %d: the wrong secret is current (%v)", i, err)
+		}
+	}
 }
 
 // A file that is not there yet is made by the node that founds the cluster, and by no other.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -8,10 +9,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/skshohagmiah/bucketdb/replication"
 	"github.com/skshohagmiah/bucketdb/server/api"
 	"github.com/skshohagmiah/bucketdb/storage/object"
 )
@@ -106,6 +110,54 @@ func TestDeclaredDigestsAndLengths(t *testing.T) {
 		t.Errorf("chunked: %v", err)
 	}
 	f.want(404, "HEAD", "/objects/assets/big", "")
+}
+
+// A change in place is of the file that the key led to when the request came.
+func TestPatchOfAFileThatMovesMeanwhile(t *testing.T) {
+	f := newFixture(t, Options{})
+	for _, c := range []struct {
+		name      string
+		meanwhile func()
+		status    int // 0: 200 or 409, by whether the file was collected
+		want      map[string]string
+	}{
+		{"renamed", func() {
+			err := f.node.RenameObject(t.Context(), "assets", "log", "assets", "log.1", replication.RenameFlags{})
+			if err != nil {
+				t.Error(err)
+			}
+			f.want(201, "PUT", "/objects/assets/log", "new ")
+		}, 200, map[string]string{"log": "new ", "log.1": "old line"}},
+		{"replaced", func() { f.want(201, "PUT", "/objects/assets/log", "new ") }, 0, map[string]string{"log": "new "}},
+	} {
+		f.want(201, "PUT", "/objects/assets/log", "old ")
+		conn, err := net.Dial("tcp", f.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "PATCH /objects/assets/log?append HTTP/1.1\r\nHost: %s\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n", f.addr)
+		r := bufio.NewReader(conn)
+		resp, err := http.ReadResponse(r, nil) // the key was looked up: the body is wanted
+		if err != nil || resp.StatusCode != 100 {
+			t.Fatalf("%s: %+v, %v", c.name, resp, err)
+		}
+		c.meanwhile()
+		fmt.Fprint(conn, "line")
+		if resp, err = http.ReadResponse(r, nil); err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode != c.status && (c.status != 0 || resp.StatusCode != 200 && resp.StatusCode != 409) {
+			t.Errorf("%s: %s", c.name, resp.Status)
+		}
+		resp.Body.Close()
+		for key, want := range c.want {
+			if a := f.want(200, "GET", "/objects/assets/"+key, ""); a.body != want {
+				t.Errorf("%s: %s has %q", c.name, key, a.body)
+			}
+		}
+		f.want(204, "DELETE", "/objects/assets/log", "")
+	}
 }
 
 func TestPatch(t *testing.T) {

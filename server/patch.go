@@ -55,7 +55,8 @@ func (s *Server) patchObject(c *gin.Context) error {
 }
 
 // inodeAt is the file behind a key now; a change that follows names its inode,
-// so it reaches this file or none.
+// so it reaches this file or none: also where it has another name by then, or none
+// and is not collected yet, since the partition that applies it need not hold the name.
 func (s *Server) inodeAt(ctx context.Context, bucket, key string) (*object.Inode, error) {
 	obj, err := s.node.Stat(ctx, bucket, key)
 	if err != nil {

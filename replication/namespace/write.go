@@ -343,33 +343,51 @@ func (s *state) setXattr(c *SetXattr) *Result {
 	case c.Remove:
 		delete(r.I.Xattrs, c.Name)
 	default:
+		var list object.ACL
 		if c.ACL {
-			list, err := object.ParseACL(c.Value)
-			switch {
-			case err != nil:
-				return failf(object.KindInvalid, "%v", err)
-			case r.I.Type == object.TypeSymlink:
-				return failf(object.KindNotSupported, "a symbolic link has no access control list")
-			case c.Name == object.XattrDefaultACL && !r.I.IsDir():
-				return failf(object.KindPermission, "only a directory has a default access control list")
+			var bad *Result
+			if list, bad = checkACL(&r.I, c); bad != nil {
+				return bad
 			}
-			if c.Name == object.XattrACL {
-				r.I.SetACL(list)
+			if _, minimal := list.Mode(0); minimal && c.Name == object.XattrACL {
+				r.I.SetACL(list) // nothing is kept, so it always has room
 				break
 			}
 		}
 		total := len(c.Name) + len(c.Value)
 		for k, v := range r.I.Xattrs {
-			total += len(k) + len(v)
+			if !c.ACL || k != c.Name { // a list is counted in the place of the one before
+				total += len(k) + len(v)
+			}
 		}
 		if total > object.MaxXattrTotal || len(c.Value) > object.MaxXattrValue {
-			return failf(object.KindNoSpace, "the extended attributes of one file hold at most %d bytes", object.MaxXattrTotal)
+			return failf(object.KindNoSpace, "the extended attributes of one file hold at most %d bytes: remove some first", object.MaxXattrTotal)
 		}
 		if r.I.Xattrs == nil {
 			r.I.Xattrs = map[string][]byte{}
 		}
-		r.I.Xattrs[c.Name] = c.Value
+		if c.ACL && c.Name == object.XattrACL {
+			r.I.SetACL(list)
+		} else {
+			r.I.Xattrs[c.Name] = c.Value
+		}
 	}
 	s.changed(r)
 	return &Result{Inode: &r.I}
+}
+
+// checkACL judges an access control list that is to be set on an inode.
+func checkACL(i *object.Inode, c *SetXattr) (object.ACL, *Result) {
+	list, err := object.ParseACL(c.Value)
+	switch {
+	case err != nil:
+		return nil, failf(object.KindInvalid, "%v", err)
+	case i.Type == object.TypeSymlink:
+		return nil, failf(object.KindNotSupported, "a symbolic link has no access control list")
+	case c.Name == object.XattrDefaultACL && !i.IsDir():
+		return nil, failf(object.KindPermission, "only a directory has a default access control list")
+	case len(c.Value) > object.MaxACL:
+		return nil, failf(object.KindNoSpace, "an access control list has at most %d bytes (8 an entry): name groups in it instead of users", object.MaxACL)
+	}
+	return list, nil
 }

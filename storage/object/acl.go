@@ -154,7 +154,7 @@ func (i *Inode) Inherit(dir *Inode, umasked uint32) {
 		return
 	}
 	list, err := ParseACL(value)
-	if err != nil {
+	if err != nil || len(value) > MaxACL {
 		return // kept before it was checked
 	}
 	i.Xattrs = maps.Clone(i.Xattrs)

@@ -28,6 +28,9 @@ const (
 	MaxXattrValue = 64 << 10
 	// MaxXattrTotal bounds all extended attributes and user metadata of one inode.
 	MaxXattrTotal = 128 << 10
+	// MaxACL is the longest value of an access control list, 511 entries: ext4's fit a
+	// block of that size. An inode inherits two at most, on top of what it is made with.
+	MaxACL = 4 << 10
 	// MaxSymlink is the longest symlink target.
 	MaxSymlink = 4095
 	// MaxFileSize is the largest file, in bytes.
