@@ -103,9 +103,7 @@ func TestFourPlusTwo(t *testing.T) {
 	g.SetLimit(3)
 	for i := range objects {
 		g.Go(func() error {
-			b := body(i)
-			_, err := nodes[i%6].Put(ctx, "box", key(i), bytes.NewReader(b), PutOptions{Size: int64(len(b))})
-			return err
+			return putAgain(t, nodes[i%6], "box", key(i), body(i))
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -202,7 +200,7 @@ func TestReplicasBecomeShards(t *testing.T) {
 	put := func(i, round int) {
 		bodies[i] = randomBytes(int64(i+1000*round), size+i*1000)
 		n := nodes[(i+round)%5] // the sixth is away now and then
-		if _, err := n.Put(ctx, "box", key(i), bytes.NewReader(bodies[i]), PutOptions{Size: int64(len(bodies[i]))}); err != nil {
+		if err := putAgain(t, n, "box", key(i), bodies[i]); err != nil {
 			t.Fatal(err)
 		}
 	}

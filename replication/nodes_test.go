@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand"
@@ -136,4 +137,18 @@ func inForce(t testing.TB, n *Node, voters, replicas int) {
 func settled(t testing.TB, n *Node) {
 	t.Helper()
 	inForce(t, n, 3, 3)
+}
+
+// putAgain puts as clients do: a busy machine deposes leaders, and what is not known is asked
+// again with the same token.
+func putAgain(t testing.TB, n *Node, bucket, key string, body []byte) error {
+	t.Helper()
+	tok := newToken()
+	for attempt := 0; ; attempt++ {
+		_, err := n.Put(WithToken(t.Context(), tok), bucket, key, bytes.NewReader(body), PutOptions{Size: int64(len(body))})
+		if !uncertain(err) && !object.IsKind(err, object.KindUnavailable) || attempt == 9 {
+			return err
+		}
+		tok.Retry = true
+	}
 }

@@ -25,15 +25,7 @@ func TestThreeNodes(t *testing.T) {
 	}
 	put := func(round, i int) error {
 		key := name(round, i)
-		b := body(key, i)
-		tok := newToken()
-		for attempt := 0; ; attempt++ { // a busy machine deposes leaders: as clients do
-			_, err := nodes[i%len(nodes)].Put(WithToken(t.Context(), tok), "box", key, strings.NewReader(b), PutOptions{Size: int64(len(b))})
-			if !uncertain(err) || attempt == 9 {
-				return err
-			}
-			tok.Retry = true
-		}
+		return putAgain(t, nodes[i%len(nodes)], "box", key, []byte(body(key, i)))
 	}
 	get := func(n *Node, round, i int) error {
 		key := name(round, i)
